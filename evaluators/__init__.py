@@ -1,0 +1,1 @@
+"""Ways to score an architecture, and the tasks to score it on."""

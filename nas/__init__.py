@@ -1,0 +1,1 @@
+"""nasgram: neural architecture search over grammars."""

@@ -1,0 +1,77 @@
+"""Values from a command line or a TOML file, turned into the types that a part's fields have."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from nas.architecture import literal
+from nas.errors import ConfigurationError, unknown
+
+
+def convert(value: Any, wanted: Any, what: str) -> Any:  # Any: JSON values, typing forms
+    """The value as the wanted type; ConfigurationError naming `what` where that cannot be.
+
+    Text is read as a Python literal where the type is not text. Whole numbers written as 1e3 or 3.0
+    are integers; lists become tuples.
+    """
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if wanted is Any or wanted is object:
+        return value
+    if origin in (Union, types.UnionType):
+        return _union(value, arguments, what)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigurationError(unknown(str(value), f"allowed for {what}", map(str, arguments)))
+        return value
+    if isinstance(value, str) and wanted not in (str, Path):
+        value = {"true": True, "false": False}.get(value.lower(), literal(value))
+    if origin is tuple:
+        return _tuple(value, arguments, what)
+    if wanted is bool and isinstance(value, bool):
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted is float and number:
+        return float(value)
+    if wanted is int and number and float(value).is_integer():
+        return int(value)
+    if wanted is Path and isinstance(value, str | Path):
+        return Path(value)
+    if wanted is str and isinstance(value, str):
+        return value
+    if isinstance(wanted, type) and isinstance(value, wanted) and not isinstance(value, bool):
+        return value
+    raise ConfigurationError(f"{what} is {value!r}; it takes {_name(wanted)}.")
+
+
+def _union(value: Any, arguments: tuple[Any, ...], what: str) -> Any:  # Any: as in convert
+    if type(None) in arguments and (value is None or value == "none"):
+        return None
+    kinds = [a for a in arguments if a is not type(None)]
+    for kind in kinds:
+        try:
+            return convert(value, kind, what)
+        except ConfigurationError:
+            continue
+    names = " or ".join(_name(a) for a in arguments)
+    raise ConfigurationError(f"{what} is {value!r}; it takes {names}.")
+
+
+def _tuple(value: Any, arguments: tuple[Any, ...], what: str) -> Any:  # Any: as in convert
+    items = value if isinstance(value, list | tuple) else (value,)
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(convert(item, arguments[0], what) for item in items)
+    if len(arguments) != len(items):
+        raise ConfigurationError(f"{what} is {value!r}; it takes {len(arguments)} values.")
+    return tuple(convert(i, a, what) for i, a in zip(items, arguments, strict=True))
+
+
+def _name(wanted: Any) -> str:  # Any: a typing form
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if wanted is type(None):
+        return "none"
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if origin is tuple:
+        return f"a list, each of it {_name(arguments[0])}"
+    return plain.get(wanted, getattr(wanted, "__name__", str(wanted)))

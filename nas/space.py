@@ -1,0 +1,258 @@
+"""A search space is a grammar with a start symbol, limits, and the spec that flows into it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas.architecture import Architecture, read
+from nas.building import Builder, stated_complexity
+from nas.complexity import Complexity, measure
+from nas.counting import Extent, extent
+from nas.derivation import Choice, Choose, Derivation, Derived, Limits, Place, Walk, _At, _Child
+from nas.errors import SearchSpaceError
+from nas.grammar import Grammar, Misfit, Rule, Spec, Symbol
+
+MAX_RESTARTS = 1000
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What flows into and out of a whole network: the shapes of one example, without the batch."""
+
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Notation:
+    """Another published way to write the architectures of a space, read and written by functions.
+
+    `read(text)` gives the space's own text, or None where the text is not in this notation.
+    """
+
+    name: str
+    read: Callable[[str], str | None]
+    write: Callable[[Architecture], str]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A grammar from a start symbol, for one spec: a value, made by a function and never subclassed.
+
+    `spec` is what flows into the start symbol, a `Signature` for whole networks; `at` gives the same
+    space for another one. `canonical`, where given, maps architectures that compute the same function
+    to one text. `settings` are the arguments that made the space (its skeleton); they are no part of
+    an architecture.
+    """
+
+    start: str
+    rules: Mapping[str, Sequence[Rule]]
+    spec: Spec
+    name: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
+    limits: Limits = Limits()
+    canonical: Callable[[Architecture], str] | None = None
+    notation: Notation | None = None
+    grammar: Grammar = field(init=False, repr=False, compare=False)
+    _extents: dict[Spec, Extent] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.start not in self.rules:
+            raise SearchSpaceError(
+                f'start symbol "{self.start}" has no rules; symbols: {", ".join(self.rules)}.'
+            )
+        object.__setattr__(self, "grammar", Grammar(self.rules))
+
+    def at(self, spec: Spec) -> SearchSpace:
+        """The same space for another spec."""
+        return self if spec == self.spec else replace(self, spec=spec)
+
+    def derive(self, choose: Choose) -> Derived:
+        """A derivation by `choose`, which maps a Choice to the name of one of its options.
+
+        An option that does not fit is removed where that shows; when none is left at the start symbol
+        the derivation begins anew, at most 1,000 times. Both shift the distribution of random draws
+        slightly, and both are counted in what is returned.
+        """
+        misfits = 0
+        for restart in range(MAX_RESTARTS + 1):
+            run = Derivation(self.grammar, self.limits, choose)
+            try:
+                architecture, out = run.visit(_At("", {}, 1), self.start, self.spec, 1)
+            except Misfit as misfit:
+                misfits += run.misfits
+                reason = misfit
+                continue
+            return Derived(architecture, out, misfits + run.misfits, restart)
+        raise SearchSpaceError(
+            f"{self._title()} has no architecture for {self.spec}: {reason} "
+            f"({MAX_RESTARTS + 1} derivations tried)."
+        )
+
+    def parse(self, text: str) -> Architecture:
+        """The architecture a text spells, in the space's own form or its other notation."""
+        if self.notation is not None:
+            text = self.notation.read(text) or text
+        walk = self._walk(read(text))
+        try:
+            walk.out(self.spec)
+        except Misfit as misfit:
+            raise SearchSpaceError(
+                f"{text} is not in {self._title()} for {self.spec}: {misfit}."
+            ) from None
+        architecture = walk.root.architecture()
+        self._check_limits(architecture, walk)
+        return architecture
+
+    def contains(self, architecture: Architecture) -> bool:
+        """Whether an architecture is a derivation of this space for its spec."""
+        try:
+            return self.parse(str(architecture)) == architecture
+        except SearchSpaceError:
+            return False
+
+    def choices(self, architecture: Architecture) -> dict[str, Choice]:
+        """For every path with more than one option, the choice that was made there."""
+        walk = self.walk(architecture)
+        found = {}
+        for place in walk.root.below():
+            spec = next(iter(place.visits))
+            options = self.grammar.options(place.symbol, spec)
+            if len(options) > 1:
+                every = self.grammar.options(place.symbol, spec, every=True)
+                found[place.path] = Choice(place.path, place.symbol, options, every, spec)
+        return found
+
+    def spec_out(self, architecture: Architecture) -> Any:  # Any: the spec out of the start symbol
+        """What flows out of the network, without building it."""
+        return self.walk(architecture).out(self.spec)
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        """The network, its weights freshly drawn from torch's current random state."""
+        module: nn.Module = Builder(walk := self.walk(architecture)).build(walk.root, self.spec)
+        return module
+
+    def complexity(self, architecture: Architecture) -> Complexity:
+        """Parameters, multiply-adds and activations for one example, before building.
+
+        By the formulas of the rules; where one states none, by running the network on torch's meta
+        device, which takes no memory. SearchSpaceError where neither works.
+        """
+        stated = stated_complexity(self.walk(architecture), self.spec)
+        if stated is not None:
+            return stated
+        if not isinstance(self.spec, Signature):
+            raise SearchSpaceError(
+                f"{self._title()} has rules without a cost and {self.spec} is no Signature; "
+                "give every rule a cost."
+            )
+        try:
+            with torch.device("meta"):
+                return measure(self.build(architecture), self.spec.input, "meta")
+        except (RuntimeError, NotImplementedError, TypeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise SearchSpaceError(
+                f"{architecture} cannot be measured before building ({reason}); give the rules of "
+                f"{self._title()} a cost."
+            ) from error
+
+    def walk(self, architecture: Architecture) -> Walk:
+        """The architecture walked through from the root for this space's spec."""
+        walk = self._walk(architecture)
+        try:
+            walk.out(self.spec)
+        except Misfit as misfit:
+            raise SearchSpaceError(
+                f"{architecture} does not fit {self.spec} in {self._title()}: {misfit}."
+            ) from None
+        return walk
+
+    @property
+    def extent(self) -> Extent:
+        """Size, most nodes, most nested rules and most choices, without regard to the limits."""
+        if self.spec not in self._extents:
+            self._extents[self.spec] = extent(self.grammar, self.start, self.spec, self._trees)
+        return self._extents[self.spec]
+
+    @property
+    def finite(self) -> bool:
+        """Whether the grammar has finitely many derivations, the limits aside."""
+        return math.isfinite(self.extent.size)
+
+    def size(self) -> int | float:
+        """How many architectures there are, exactly; infinite for a recursive grammar."""
+        bound = self.extent
+        limits = self.limits
+        if not self.finite or (bound.nodes <= limits.max_nodes and bound.depth <= limits.max_depth):
+            return bound.size
+        return sum(1 for _ in self.enumerate())
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """Every architecture once, in the order of the rules; complete, so it may take long."""
+        return self._enumerate(self.start, self.spec, {})
+
+    def _trees(self, symbol: Symbol, spec: Spec, scope: dict[str, Place]) -> Iterator[Architecture]:
+        return self._enumerate(symbol, spec, scope)
+
+    def _enumerate(
+        self, symbol: Symbol, spec: Spec, places: dict[str, Place]
+    ) -> Iterator[Architecture]:
+        """Backtracking by running again: a trail of (option, options) that is advanced at its end."""
+        trail: list[tuple[int, int]] = []
+        while True:
+            position = 0
+
+            def choose(choice: Choice) -> str:
+                nonlocal position
+                if choice.rejected or not choice.options:
+                    raise _DeadEnd
+                if position == len(trail):
+                    trail.append((0, len(choice.options)))
+                position += 1
+                return choice.options[trail[position - 1][0]].name
+
+            run = Derivation(self.grammar, self.limits, choose)
+            scope = {role: _finished(run, place) for role, place in places.items()}
+            with suppress(Misfit, _DeadEnd):
+                yield run.visit(_At("", scope, 1), symbol, spec, 1)[0]
+            del trail[position:]
+            while trail and trail[-1][0] + 1 == trail[-1][1]:
+                trail.pop()
+            if not trail:
+                return
+            trail[-1] = (trail[-1][0] + 1, trail[-1][1])
+
+    def _walk(self, architecture: Architecture) -> Walk:
+        return Walk(self.grammar, self.start, architecture)
+
+    def _check_limits(self, architecture: Architecture, walk: Walk) -> None:
+        found = list(architecture.nodes())
+        depth = max(path.count("/") + bool(path) for path, _ in found) + 1
+        given = {
+            "nodes": (len(found), self.limits.max_nodes),
+            "nested rules": (depth, self.limits.max_depth),
+            "instances": (walk.instances(self.spec), self.limits.max_instances),
+        }
+        for what, (number, most) in given.items():
+            if number > most:
+                raise SearchSpaceError(
+                    f"the architecture has {number:,} {what}; {self._title()} takes at most {most:,}."
+                )
+
+    def _title(self) -> str:
+        return f'space "{self.name}"' if self.name else "the space"
+
+
+class _DeadEnd(Exception):
+    """An enumerated choice did not fit: go on with the next one."""
+
+
+def _finished(run: Derivation, place: Place) -> _Child:
+    return _Child(run, _At("", {}, 1), place.symbol, 1, node=place.node)

@@ -1,0 +1,75 @@
+"""A task: fixed data splits, a loss, scores with units, and the shapes that go in and come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from nas.space import Signature
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named quantity: its unit, which way is better, and whether the computed function alone
+    determines it (`shared`: equal functions have equal values, as accuracy and loss do)."""
+
+    name: str
+    unit: str
+    direction: Direction
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of a task, computed from outputs (batch, *output) and targets (batch, ...)."""
+
+    metric: Metric
+    of: Callable[[Tensor, Tensor], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples of one split: inputs (n, *input shape) and targets (n,) or (n, *output shape)."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Constants fixed on the training split: inputs are shifted and divided, outputs the reverse.
+
+    Tensors that broadcast against one example: (channels, 1, 1) for images, (features,) for vectors.
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+    output_mean: Tensor
+    output_std: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Data and what to make of it. Search trains on `train` and is scored on `valid`; `test` is for
+    the end. The first score is the default objective. `loss(outputs, targets, label_smoothing)` is
+    a scalar tensor. `known_good` is a value of the first score that a sound small model reaches.
+    """
+
+    name: str
+    train: Split
+    valid: Split
+    test: Split
+    signature: Signature
+    loss: Callable[[Tensor, Tensor, float], Tensor]
+    scores: tuple[Score, ...]
+    scaling: Scaling
+    known_good: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values

@@ -1,0 +1,78 @@
+"""What was tried: one trial, and the history of a study that searchers propose from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nas.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial. `number` counts the study's trials in order, retries of a lost one not apart.
+
+    `metrics` is empty where `infeasible` says why. `notes` is what the searcher noted on its
+    proposal. `reused` is the number of the trial whose result this one took over, at no cost.
+    """
+
+    number: int
+    architecture: Architecture
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    infeasible: str | None = None
+    pruned: bool = False
+    notes: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
+    cost: float = 0.0
+    seconds: float = 0.0
+    reused: int | None = None
+
+    @property
+    def completed(self) -> bool:
+        """Whether it has the metrics of a whole evaluation."""
+        return self.infeasible is None and not self.pruned
+
+
+class History:
+    """The finished trials in the order in which they finished, indexed as they come.
+
+    `key` maps an architecture to the text under which equal functions meet. Adding a trial and
+    looking one up take time that does not grow with their number.
+    """
+
+    def __init__(self, key: Callable[[Architecture], str] = str) -> None:
+        self.trials: list[Trial] = []
+        self.completed: list[Trial] = []
+        self.running: list[Architecture] = []
+        self._key = key
+        self._by_number: dict[int, Trial] = {}
+        self._by_text: dict[str, Trial] = {}
+        self._by_key: dict[str, Trial] = {}
+
+    def add(self, trial: Trial) -> None:
+        """Append a finished trial."""
+        self.trials.append(trial)
+        self._by_number[trial.number] = trial
+        if trial.completed:
+            self.completed.append(trial)
+        if not trial.pruned:
+            self._by_text.setdefault(str(trial.architecture), trial)
+            self._by_key.setdefault(self._key(trial.architecture), trial)
+
+    def number(self, number: int) -> Trial:
+        """The trial of that number; KeyError where it has not finished."""
+        return self._by_number[number]
+
+    def same(self, architecture: Architecture) -> Trial | None:
+        """The first trial of the very same architecture that was not pruned."""
+        return self._by_text.get(str(architecture))
+
+    def equal(self, architecture: Architecture) -> Trial | None:
+        """The first trial of an architecture that computes the same function, if the space can tell."""
+        return self._by_key.get(self._key(architecture))
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self.trials)

@@ -1,0 +1,1 @@
+"""Search spaces: grammars and the operations they are made of."""

@@ -1,0 +1,1 @@
+"""Operations: modules and the rules that place them, one family a file."""
