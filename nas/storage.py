@@ -1,0 +1,99 @@
+"""Opening the storage that a study is recorded in: a journal file, SQLite, PostgreSQL, or memory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+
+from nas.errors import StorageError
+
+FORMS = "journal:FILE, sqlite:///FILE, postgresql://USER@HOST/NAME, memory"
+SQLITE_TIMEOUT_SECONDS = 60
+
+
+class KernelLock(BaseJournalFileLock):
+    """An exclusive lock that the kernel releases when its holder dies.
+
+    Optuna's own locks are files; one left behind by a killed process stalls everyone for 30 s.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(path.name + ".lock")
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Wait for the lock and take it."""
+        self._file = self._path.open("w")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        assert self._file is not None
+        self._file.close()
+        self._file = None
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The storage at a URL, made where it does not exist; StorageError where it cannot be opened."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    kind, _, rest = url.partition(":")
+    try:
+        if url == "memory":
+            return InMemoryStorage()
+        if kind == "journal" and rest:
+            return _journal(Path(rest))
+        if "://" in url and rest:
+            arguments = {"timeout": SQLITE_TIMEOUT_SECONDS} if kind.startswith("sqlite") else {}
+            storage = RDBStorage(url, engine_kwargs={"connect_args": arguments})
+            return optuna.storages.get_storage(storage)
+    except StorageError:
+        raise
+    except Exception as error:  # each database driver has exceptions of its own
+        reason = str(error).strip().partition("\n")[0]
+        raise StorageError(
+            f'the storage "{url}" cannot be opened ({reason}); '
+            f"check that it exists and may be written. Forms: {FORMS}."
+        ) from error
+    raise StorageError(f'"{url}" is no storage; allowed forms: {FORMS}.')
+
+
+def _journal(path: Path) -> BaseStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = KernelLock(path)
+    lock.acquire()
+    try:
+        if path.exists():
+            _drop_torn_end(path)
+    finally:
+        lock.release()
+    try:
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f'"{path}" is not a journal of a study ({error}); name another file.'
+        ) from error
+
+
+def _drop_torn_end(path: Path) -> None:
+    """Cut off a last line without its end: a write that was killed half way, so never confirmed."""
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        keep = end
+        while keep > 0:
+            start = max(0, keep - 65536)
+            file.seek(start)
+            newline = file.read(keep - start).rfind(b"\n")
+            if newline >= 0:
+                keep = start + newline + 1
+                break
+            keep = start
+        if keep < end:
+            file.truncate(keep)

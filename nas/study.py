@@ -1,0 +1,316 @@
+"""A study: propose, claim, evaluate, tell, until a limit is reached; what was found is saved."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError
+from optuna.pruners import BasePruner, NopPruner
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from torch import Tensor
+
+from nas.architecture import Architecture
+from nas.errors import ConfigurationError, StorageError, unknown
+from nas.evaluation import Context, Evaluation, Evaluator, Pruned, Row
+from nas.lease import renewed
+from nas.problem import Problem
+from nas.record import MOST_LOSSES, Claim, Record
+from nas.searcher import Proposal, Searcher
+from nas.task import Metric
+from nas.trial import Trial
+
+WAIT_SECONDS = 0.2
+MOST_REUSED_IN_A_ROW = 1000
+CONFIGURATION = "nasgram"  # the study attribute that holds what exactly runs
+METRICS = "metrics"
+
+Weights = Mapping[str, Tensor] | None
+
+
+class Observer:
+    """What a study tells of itself while it runs; this one keeps quiet."""
+
+    def on_progress(self, done: int, total: int, what: str) -> None:
+        """Within the evaluation that runs: `done` of `total` steps of what."""
+
+    def on_trial(self, trial: Trial, weights: Weights) -> None:
+        """A trial was told; `weights` are its trained state, where the evaluator gives any."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Where a study stops: trials in all, seconds of this run, cost in all (None: no limit)."""
+
+    trials: int | None = None
+    seconds: float | None = None
+    cost: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {"trials": self.trials, "seconds": self.seconds, "cost": self.cost}
+        if all(value is None for value in given.values()):
+            raise ConfigurationError("a budget needs a limit: trials, seconds or cost.")
+        for name, value in given.items():
+            if value is not None and value <= 0:
+                raise ConfigurationError(f"the budget's {name} are {value}; they must be above 0.")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One search, recorded under its name in a storage, that can be stopped and resumed at any time.
+
+    `configuration` is kept with the study as JSON; a study of another configuration is refused.
+    """
+
+    name: str
+    problem: Problem
+    searcher: Searcher
+    evaluator: Evaluator
+    storage: BaseStorage
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    pruner: BasePruner = field(default_factory=NopPruner)
+    configuration: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
+    metrics: Mapping[str, Metric] = field(init=False)
+
+    def __post_init__(self) -> None:
+        metrics = {m.name: m for m in self.evaluator.metrics(self.problem)}
+        object.__setattr__(self, "metrics", metrics)
+        for objective in self.problem.objectives:
+            if objective.metric not in metrics:
+                what = "a metric that the evaluator gives"
+                raise ConfigurationError(unknown(objective.metric, what, metrics))
+        if len(self.problem.objectives) > 1 and not isinstance(self.pruner, NopPruner):
+            raise ConfigurationError("Optuna's pruners take one objective; leave the pruner out.")
+        self.problem.sample(random.Random(0))  # refuses a space that does not fit the task, at once
+
+    def open(self) -> Record:
+        """The study's record, made in the storage where it does not exist."""
+        directions = [
+            StudyDirection.MAXIMIZE if o.sign > 0 else StudyDirection.MINIMIZE
+            for o in self.problem.objectives
+        ]
+        with suppress(DuplicatedStudyError):
+            self.storage.create_new_study(directions, self.name)
+        study_id = self.storage.get_study_id_from_name(self.name)
+        known = self.storage.get_study_user_attrs(study_id).get(CONFIGURATION)
+        if known is None:
+            self._describe(study_id)
+        elif known != self.configuration:
+            raise StorageError(_difference(self.name, known, self.configuration))
+        return Record(self.storage, study_id, self.problem)
+
+    def _describe(self, study_id: int) -> None:
+        names = [o.metric for o in self.problem.objectives]
+        units = {m.name: {"unit": m.unit, "direction": m.direction} for m in self.metrics.values()}
+        self.storage.set_study_system_attr(study_id, "study:metric_names", names)
+        self.storage.set_study_user_attr(study_id, METRICS, units)
+        self.storage.set_study_user_attr(study_id, CONFIGURATION, dict(self.configuration))
+
+    def run(self, budget: Budget, observer: Observer | None = None) -> list[Trial]:
+        """Search until the budget is spent or nothing is left to propose; the finished trials.
+
+        Trials that were lost or interrupted are retried first, in their own places. An exception of
+        the evaluator closes its trial and passes on; a later run retries it.
+        """
+        run = _Run(self, self.open(), budget, observer or Observer())
+        while run.step():
+            pass
+        return run.record.history.trials
+
+
+@dataclass
+class _Run:
+    study: Study
+    record: Record
+    budget: Budget
+    observer: Observer
+    began: float = field(default_factory=time.monotonic)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    cost: float = 0.0
+    summed: int = 0
+    reused_in_a_row: int = 0
+
+    def step(self) -> bool:
+        """Work on one trial, or wait for others; False where the search is over."""
+        lost = self.record.to_retry()
+        self.record.close_lost()
+        lost = lost or self.record.to_retry()
+        if self._spent_seconds() or self._spent_cost():
+            return False
+        if lost is not None:
+            number, trial = lost
+            text = trial.user_attrs["architecture"]
+            proposal = Proposal(self.study.problem.space.parse(text), trial.user_attrs.get("notes", {}))
+            claim = self.record.claim(proposal, retry_of=number)
+            if claim is not None:
+                self._work(claim, losses=self.record.losses(number))
+            return True
+        place = self.record.refresh().size
+        if self.budget.trials is not None and place >= self.budget.trials:
+            return self._wait()
+        next_one = self._propose(place)
+        if next_one is None:
+            return self._wait()
+        claim = self.record.claim(next_one, limit=self.budget.trials)
+        if claim is not None:
+            self._work(claim, losses=0)
+        return True
+
+    def _spent_seconds(self) -> bool:
+        most = self.budget.seconds
+        return most is not None and time.monotonic() - self.began >= most
+
+    def _spent_cost(self) -> bool:
+        trials = self.record.history.trials
+        for trial in trials[self.summed :]:
+            self.cost += trial.cost
+            self.reused_in_a_row = self.reused_in_a_row + 1 if trial.reused is not None else 0
+        self.summed = len(trials)
+        if self.budget.cost is None:
+            return False
+        return self.cost >= self.budget.cost or self.reused_in_a_row >= MOST_REUSED_IN_A_ROW
+
+    def _wait(self) -> bool:
+        """Whether other workers are still at it: their trials may yet have to be retried."""
+        if not self.record.history.running:
+            return False
+        time.sleep(WAIT_SECONDS)
+        return True
+
+    def _context(self, number: int) -> Context:
+        study = self.study
+        return Context(
+            seed=study.seed,
+            number=number,
+            device=study.device,
+            threads=study.threads,
+            progress=self.observer.on_progress,
+        )
+
+    def _propose(self, place: int) -> Proposal | None:
+        history = self.record.history
+        return self.study.searcher.propose(self.study.problem, history, self._context(place))
+
+    def _work(self, claim: Claim, *, losses: int) -> None:
+        """Evaluate a claim and tell what came of it."""
+        began = time.monotonic()
+        weights: Weights = None
+        try:
+            with renewed(lambda: self.record.renew(claim)):
+                trial, weights = self._result(claim, losses)
+        except KeyboardInterrupt:
+            self.record.close(claim.trial_id, "interrupted")
+            raise
+        except Exception as error:
+            self.record.close(claim.trial_id, f"error: {type(error).__name__}: {error}"[:2000])
+            raise
+        seconds = time.monotonic() - began
+        trial = replace(trial, seconds=seconds)
+        if self.record.tell(claim, trial, self.curve):
+            self.observer.on_trial(trial, weights)
+
+    def _result(self, claim: Claim, losses: int) -> tuple[Trial, Weights]:
+        self.curve = []
+        architecture = claim.proposal.architecture
+        if losses >= MOST_LOSSES:
+            reason = f"its worker died {losses} times while evaluating it"
+            return self._trial(claim, Evaluation(infeasible=reason, cost=0.0)), None
+        refusal = self.study.problem.refusal(architecture)
+        if refusal is not None:
+            return self._trial(claim, Evaluation(infeasible=refusal, cost=0.0)), None
+        same = self.record.history.same(architecture)
+        if same is not None:
+            metrics = dict(same.metrics)
+            evaluation = Evaluation(metrics, infeasible=same.infeasible, cost=0.0)
+            return self._trial(claim, evaluation, reused=same.number), None
+        return self._evaluated(claim, architecture)
+
+    def _evaluated(self, claim: Claim, architecture: Architecture) -> tuple[Trial, Weights]:
+        equal = self.record.history.equal(architecture)
+        known: dict[str, float] = {}
+        if equal is not None and equal.completed:
+            shared = (m.name for m in self.study.metrics.values() if m.shared)
+            known = {name: equal.metrics[name] for name in shared}
+        context = replace(
+            self._context(claim.place),
+            known=known,
+            report=lambda step, row: self._report(claim, step, row),
+        )
+        try:
+            evaluation = self.study.evaluator.evaluate(self.study.problem, architecture, context)
+        except Pruned:
+            last = {k: v for k, v in self.curve[-1].items() if k != "step"}
+            evaluation = Evaluation(last, cost=float(len(self.curve)))
+            return self._trial(claim, evaluation, pruned=True), None
+        reused = equal.number if equal is not None and known and evaluation.cost == 0 else None
+        return self._trial(claim, self._checked(evaluation), reused=reused), evaluation.weights
+
+    def _checked(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation, infeasible where a metric is no finite number or exceeds a limit."""
+        if evaluation.infeasible is not None:
+            return evaluation
+        for name, value in evaluation.metrics.items():
+            if not math.isfinite(value):
+                finite = {k: v for k, v in evaluation.metrics.items() if math.isfinite(v)}
+                return Evaluation(finite, f"{name} is {value}", evaluation.cost)
+        excess = self.study.problem.excess(evaluation.metrics)
+        if excess is not None:
+            return Evaluation(evaluation.metrics, excess, evaluation.cost)
+        return evaluation
+
+    def _trial(
+        self,
+        claim: Claim,
+        evaluation: Evaluation,
+        *,
+        pruned: bool = False,
+        reused: int | None = None,
+    ) -> Trial:
+        return Trial(
+            claim.place,
+            claim.proposal.architecture,
+            metrics=dict(evaluation.metrics),
+            infeasible=evaluation.infeasible,
+            pruned=pruned,
+            notes=dict(claim.proposal.notes),
+            cost=evaluation.cost,
+            reused=reused,
+        )
+
+    def _report(self, claim: Claim, step: int, row: Row) -> None:
+        self.curve.append({"step": float(step), **row})
+        objective = self.study.problem.objectives[0].metric
+        if len(self.study.problem.objectives) > 1 or objective not in row:
+            return
+        if not math.isfinite(row[objective]):
+            return
+        self.record.report(claim, step, row[objective])
+        if not isinstance(self.study.pruner, NopPruner) and self._is_pruned(claim):
+            raise Pruned
+
+    def _is_pruned(self, claim: Claim) -> bool:
+        study = optuna.load_study(
+            study_name=self.study.name,
+            storage=self.study.storage,
+            sampler=optuna.samplers.RandomSampler(),
+        )
+        trial = self.study.storage.get_trial(claim.trial_id)
+        return bool(self.study.pruner.prune(study, trial))
+
+
+def _difference(name: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    keys = [k for k in (*known, *given) if known.get(k) != given.get(k)]
+    what = "; ".join(f"{k} {known.get(k)!r}, not {given.get(k)!r}" for k in dict.fromkeys(keys))
+    return (
+        f'study "{name}" exists with another configuration ({what}); '
+        f"go on with it by `nas resume {name}`, or give this one another name with --study."
+    )
