@@ -31,8 +31,14 @@ class Architecture:
     rule: str
     children: tuple[Architecture, ...] = ()
     steps: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    _text: str = field(default="", init=False, compare=False, repr=False)  # written when first asked
 
     def __str__(self) -> str:
+        if not self._text:
+            object.__setattr__(self, "_text", self._write())
+        return self._text
+
+    def _write(self) -> str:
         parts: list[str] = []
         stack: list[Architecture | str] = [self]
         while stack:

@@ -90,6 +90,7 @@ class Record:
         self.study_id = study_id
         self.problem = problem
         self.history = History(problem.key)
+        self.size = 0  # trials that count, open ones too
         self._counted = Counted()  # of the trials before the first open one
         self._settled = 0
         self._seen: dict[int, FrozenTrial] = {}  # from the first open one on
@@ -102,16 +103,22 @@ class Record:
 
     def refresh(self) -> Counted:
         """Read what is new, put finished trials into the history, and count."""
-        self._probe()
         for number, trial in self._seen.items():
             if not trial.state.is_finished():
                 self._seen[number] = self.storage.get_trial(self._ids[number])
+        return self._read_new()
+
+    def _read_new(self) -> Counted:
+        self._probe()
         tail = self._settle()
         self._tell_history(tail)
+        self.size = tail.size
         self.history.running = [
             self._architecture(n)
             for n, t in self._seen.items()
-            if not t.state.is_finished() and tail.place(n) is not None
+            if not t.state.is_finished()
+            and tail.place(n) is not None
+            and self._ids[n] not in self._mine
         ]
         return tail
 
@@ -177,14 +184,17 @@ class Record:
             reused=result.get("reused"),
         )
 
-    def close_lost(self) -> None:
-        """Close the open trials whose workers are gone, so that they are retried."""
+    def close_lost(self) -> bool:
+        """Close the open trials whose workers are gone, so that they are retried; whether any were."""
+        closed = False
         for number, trial in list(self._seen.items()):
             if trial.state.is_finished() or self._ids[number] in self._mine:
                 continue
             holder = trial.user_attrs.get("lease")
             if holder is None or is_lost(holder) or _is_own(holder):
                 self.close(self._ids[number], "lost")
+                closed = True
+        return closed
 
     def to_retry(self) -> tuple[int, FrozenTrial] | None:
         """The first trial that was closed without a result and is not being retried."""
@@ -212,10 +222,10 @@ class Record:
         template = self._template(proposal.architecture, attributes)
         trial_id = self.storage.create_new_trial(self.study_id, template_trial=template)
         self._mine.add(trial_id)
-        self._probe()
+        counted = self._read_new()
         number = next(n for n, i in self._ids.items() if i == trial_id)
         self._architectures[number] = proposal.architecture
-        place = self.refresh().place(number)
+        place = counted.place(number)
         if place is None or (limit is not None and place >= limit):
             self.close(trial_id, "surplus")
             return None

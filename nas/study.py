@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner, NopPruner
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
@@ -122,8 +122,9 @@ class Study:
         the evaluator closes its trial and passes on; a later run retries it.
         """
         run = _Run(self, self.open(), budget, observer or Observer())
-        while run.step():
-            pass
+        with renewed(run.renew):
+            while run.step():
+                pass
         return run.record.history.trials
 
 
@@ -138,12 +139,20 @@ class _Run:
     cost: float = 0.0
     summed: int = 0
     reused_in_a_row: int = 0
+    working: Claim | None = None
+
+    def renew(self) -> None:
+        """Renew the lease of the trial that is being worked on; called from a thread of its own."""
+        claim = self.working
+        if claim is not None:
+            with suppress(UpdateFinishedTrialError):
+                self.record.renew(claim)
 
     def step(self) -> bool:
         """Work on one trial, or wait for others; False where the search is over."""
         lost = self.record.to_retry()
-        self.record.close_lost()
-        lost = lost or self.record.to_retry()
+        if lost is None and self.record.close_lost():
+            lost = self.record.to_retry()
         if self._spent_seconds() or self._spent_cost():
             return False
         if lost is not None:
@@ -154,10 +163,9 @@ class _Run:
             if claim is not None:
                 self._work(claim, losses=self.record.losses(number))
             return True
-        place = self.record.refresh().size
-        if self.budget.trials is not None and place >= self.budget.trials:
+        if self.budget.trials is not None and self.record.size >= self.budget.trials:
             return self._wait()
-        next_one = self._propose(place)
+        next_one = self._propose(self.record.size)
         if next_one is None:
             return self._wait()
         claim = self.record.claim(next_one, limit=self.budget.trials)
@@ -205,14 +213,16 @@ class _Run:
         began = time.monotonic()
         weights: Weights = None
         try:
-            with renewed(lambda: self.record.renew(claim)):
-                trial, weights = self._result(claim, losses)
+            self.working = claim
+            trial, weights = self._result(claim, losses)
         except KeyboardInterrupt:
             self.record.close(claim.trial_id, "interrupted")
             raise
         except Exception as error:
             self.record.close(claim.trial_id, f"error: {type(error).__name__}: {error}"[:2000])
             raise
+        finally:
+            self.working = None
         seconds = time.monotonic() - began
         trial = replace(trial, seconds=seconds)
         if self.record.tell(claim, trial, self.curve):
