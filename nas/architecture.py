@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import networkx as nx
-
+from nas.conversion import literal
 from nas.errors import SearchSpaceError
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 _BARE = re.compile(r'[^\s(),"]+')
 _TOKEN = re.compile(r'\s*(?:([(),])|("(?:[^"\\]|\\.)*")|([^\s(),"]+))')
@@ -84,6 +86,8 @@ class Architecture:
 
     def graph(self) -> nx.DiGraph[str]:
         """The tree as a networkx graph: nodes are paths with `symbol` and `rule`, edges have `step`."""
+        import networkx as nx  # here, so that the command line answers at once
+
         graph: nx.DiGraph[str] = nx.DiGraph()
         for path, node in self.nodes():
             graph.add_node(path, symbol=str(node.symbol), rule=node.rule)
@@ -101,14 +105,6 @@ def join(path: str, step: str) -> str:
 def quote(name: str) -> str:
     """A rule's name as it stands in a text: bare, or as a JSON string where it holds special signs."""
     return name if _BARE.fullmatch(name) else json.dumps(name)
-
-
-def literal(name: str) -> object:
-    """The Python literal that a rule's name spells, or the name itself."""
-    try:
-        return ast.literal_eval(name)
-    except (ValueError, SyntaxError):
-        return name
 
 
 def read(text: str) -> Architecture:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import types
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from nas.architecture import literal
 from nas.errors import ConfigurationError, unknown
 
 
@@ -75,3 +75,11 @@ def _name(wanted: Any) -> str:  # Any: a typing form
     if origin is tuple:
         return f"a list, each of it {_name(arguments[0])}"
     return plain.get(wanted, getattr(wanted, "__name__", str(wanted)))
+
+
+def literal(name: str) -> object:
+    """The Python literal that a rule's name spells, or the name itself."""
+    try:
+        return ast.literal_eval(name)
+    except (ValueError, SyntaxError):
+        return name

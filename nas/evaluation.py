@@ -81,6 +81,11 @@ class Evaluator(ABC):
     def cost_unit(self) -> str:
         """What `Evaluation.cost` counts: "evaluations", "epochs", "seconds", ..."""
 
+    @property
+    @abstractmethod
+    def needs_task(self) -> bool:
+        """Whether it scores on the data of a task."""
+
     @abstractmethod
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         """Every metric that `evaluate` gives for the problem; the first is the default objective."""

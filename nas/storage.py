@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -51,9 +53,7 @@ def open_storage(url: str) -> BaseStorage:
         if kind == "journal" and rest:
             return _journal(Path(rest))
         if "://" in url and rest:
-            arguments = {"timeout": SQLITE_TIMEOUT_SECONDS} if kind.startswith("sqlite") else {}
-            storage = RDBStorage(url, engine_kwargs={"connect_args": arguments})
-            return optuna.storages.get_storage(storage)
+            return _database(url)
     except StorageError:
         raise
     except Exception as error:  # each database driver has exceptions of its own
@@ -65,15 +65,29 @@ def open_storage(url: str) -> BaseStorage:
     raise StorageError(f'"{url}" is no storage; allowed forms: {FORMS}.')
 
 
-def _journal(path: Path) -> BaseStorage:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _database(url: str) -> BaseStorage:
+    if not url.startswith("sqlite"):
+        return optuna.storages.get_storage(RDBStorage(url))
+    arguments = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
+    with _locked(Path(url.partition(":///")[2] or "memory")):  # two makers of one file would collide
+        return optuna.storages.get_storage(RDBStorage(url, engine_kwargs=arguments))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[KernelLock]:
     lock = KernelLock(path)
     lock.acquire()
     try:
-        if path.exists():
-            _drop_torn_end(path)
+        yield lock
     finally:
         lock.release()
+
+
+def _journal(path: Path) -> BaseStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path) as lock:
+        if path.exists():
+            _drop_torn_end(path)
     try:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except (ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,397 @@
+"""Searchers compared over seeds at equal cost on one problem, against random sampling.
+
+`compare` runs what a protocol.toml says and writes, into ``results/benchmarks/NAME``, the protocol,
+`runs.csv` (a row a run, written as it ends, so that a stopped comparison goes on), `anytime.csv` (the
+best so far at every improvement) and `report.md`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from typing import Protocol as Interface
+
+import tomli_w
+
+from nas import configuration as config
+from nas.comparison_report import write_report
+from nas.configuration import Made, PartConfiguration, SearchConfiguration
+from nas.conversion import convert
+from nas.errors import ConfigurationError, StorageError, unknown
+from nas.evaluation import Context
+from nas.storage import open_storage
+from nas.study import Budget, Observer, Study, Weights
+from nas.trial import Trial
+
+RESULTS = Path("results")
+SAMPLING = "random_sampling"
+KEYS = ("name", "seeds", "trials", "cost", "baseline", "storage", "device", "threads")
+Step = Callable[[int, int, str], None]
+Table = Mapping[str, Any]  # Any: values of a TOML table
+
+
+class WatchOne(Interface):
+    """Makes a progress function (done, total, what) for the time of a run."""
+
+    def __call__(self) -> AbstractContextManager[Step]:
+        """The progress function."""
+
+
+def _quiet() -> AbstractContextManager[Step]:
+    return nullcontext(lambda done, total, what: None)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A comparison: one problem, several searchers, the same seeds and budget for each.
+
+    `baseline` is how many random architectures, one a seed, are evaluated without selection.
+    `storage` is "journal" (a run that is killed goes on where it was) or "memory" (it begins anew).
+    """
+
+    name: str
+    search: SearchConfiguration
+    searchers: Mapping[str, PartConfiguration]
+    seeds: tuple[int, ...]
+    budget: Budget
+    baseline: int
+    storage: str = "journal"
+    device: str = "cpu"
+    threads: int = 1
+
+    @classmethod
+    def read(cls, tables: Table) -> Protocol:
+        """From the tables of a protocol file; ConfigurationError naming what is wrong."""
+        head = tables.get("protocol")
+        if not isinstance(head, dict) or "name" not in head:
+            raise ConfigurationError('a protocol begins with [protocol] and name = "...".')
+        for key in head:
+            if key not in KEYS:
+                raise ConfigurationError(unknown(key, "an option of [protocol]", KEYS))
+        rest = {k: v for k, v in tables.items() if k not in ("protocol", "searcher")}
+        if "seed" in rest:
+            raise ConfigurationError('"seed" is no option of a protocol; give [protocol] seeds.')
+        seeds = head.get("seeds", 3)
+        listed = (
+            tuple(range(seeds))
+            if isinstance(seeds, int)
+            else convert(seeds, tuple[int, ...], '"seeds"')
+        )
+        if not listed:
+            raise ConfigurationError('"seeds" of [protocol] is empty; give a number or a list.')
+        limits = {k: convert(head[k], t, f'"{k}"') for k, t in BUDGETS.items() if k in head}
+        storage = head.get("storage", "journal")
+        if storage not in ("journal", "memory"):
+            raise ConfigurationError(unknown(str(storage), "a storage", ("journal", "memory")))
+        return cls(
+            name=convert(head["name"], str, '"name"'),
+            search=SearchConfiguration.read(rest),
+            searchers=_searchers(tables.get("searcher", [])),
+            seeds=listed,
+            budget=Budget(**limits),
+            baseline=convert(head.get("baseline", len(listed)), int, '"baseline"'),
+            storage=storage,
+            device=convert(head.get("device", "cpu"), str, '"device"'),
+            threads=convert(head.get("threads", 1), int, '"threads"'),
+        )
+
+    def tables(self) -> dict[str, Any]:  # Any: TOML values
+        """The protocol as tables that `read` takes."""
+        head: dict[str, Any] = {"name": self.name, "seeds": list(self.seeds)}  # Any: as above
+        head |= {k: v for k, v in vars(self.budget).items() if v is not None}
+        head |= {"baseline": self.baseline, "storage": self.storage}
+        head |= {"device": self.device, "threads": self.threads}
+        search = {k: v for k, v in self.search.tables().items() if k not in ("seed", "searcher")}
+        listed = [{"label": label, **part.table()} for label, part in self.searchers.items()]
+        return {"protocol": head, **search, "searcher": listed}
+
+    def runs(self) -> Iterator[Run]:
+        """Every run: the unselected draws, then the searchers, seed by seed."""
+        draws = replace(self.search, searcher=PartConfiguration("random"))
+        for seed in range(self.baseline):
+            yield self._run(SAMPLING, replace(draws, seed=seed), Budget(trials=1))
+        for seed in self.seeds:
+            for label, part in self.searchers.items():
+                yield self._run(label, replace(self.search, searcher=part, seed=seed), self.budget)
+
+    def _run(self, label: str, search: SearchConfiguration, budget: Budget) -> Run:
+        return Run(label, search, budget, self.device, self.threads)
+
+
+BUDGETS = {"trials": int, "cost": float}
+
+
+def _searchers(listed: Any) -> dict[str, PartConfiguration]:  # Any: checked here
+    if not isinstance(listed, list) or not listed:
+        raise ConfigurationError("a protocol needs a [[searcher]] for each one to compare.")
+    found: dict[str, PartConfiguration] = {}
+    for table in listed:
+        part = PartConfiguration.read(table, "searcher")
+        label = str(part.settings.get("label", part.name))
+        if label in found or label == SAMPLING:
+            raise ConfigurationError(f'two runs are called "{label}"; give one another label = "...".')
+        rest = {k: v for k, v in part.settings.items() if k != "label"}
+        found[label] = PartConfiguration(part.name, rest)
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """One searcher with one seed."""
+
+    label: str
+    search: SearchConfiguration
+    budget: Budget
+    device: str
+    threads: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Its name among the runs."""
+        return self.label, self.search.seed
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a run came to: a row of runs.csv, and the rows of its anytime curve."""
+
+    row: dict[str, Any]  # Any: CSV cells
+    anytime: list[dict[str, Any]]  # Any: as above
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison that is done: its protocol, its folder and the rows of its files."""
+
+    protocol: Protocol
+    folder: Path
+    runs: list[dict[str, Any]]  # Any: CSV cells
+    anytime: list[dict[str, Any]]  # Any: as above
+
+    def tables(self) -> dict[str, Any]:  # Any: JSON values
+        """For scripts: the protocol, the folder and every run."""
+        return {
+            "protocol": self.protocol.tables(),
+            "folder": str(self.folder),
+            "runs": self.runs,
+        }
+
+
+def compare(
+    protocol: Path | Protocol,
+    *,
+    jobs: int = 1,
+    results: Path = RESULTS,
+    watch: WatchOne = _quiet,
+) -> Comparison:
+    """Run what of a protocol has not run yet, in `jobs` processes, and write the report."""
+    if not isinstance(protocol, Protocol):
+        protocol = Protocol.read(config.read_toml(protocol))
+    made = _checked(protocol)
+    folder = results / "benchmarks" / protocol.name
+    _keep_protocol(protocol, folder)
+    known = {(r["searcher"], int(r["seed"])) for r in _read(folder / "runs.csv")}
+    runs = list(protocol.runs())
+    left = [run for run in runs if run.key not in known]
+    with watch() as step:
+        step(len(runs) - len(left), len(runs), "runs")
+        for done, ended in enumerate(_ends(left, protocol, folder, jobs), len(runs) - len(left) + 1):
+            _append(folder / "anytime.csv", ended.anytime)
+            _append(folder / "runs.csv", [ended.row])
+            step(done, len(runs), "runs")
+    order = {run.key: i for i, run in enumerate(runs)}
+    comparison = Comparison(
+        protocol,
+        folder,
+        _ordered(folder / "runs.csv", order),
+        _ordered(folder / "anytime.csv", order),
+    )
+    objective = made.problem.objectives[0]
+    metric = {m.name: m for m in made.evaluator.metrics(made.problem)}[objective.metric]
+    write_report(comparison, objective, metric.unit, made.evaluator.cost_unit)
+    return comparison
+
+
+def _checked(protocol: Protocol) -> Made:
+    """The parts, so that a wrong name is told before anything runs."""
+    for part in protocol.searchers.values():
+        made = config.make(replace(protocol.search, searcher=part))
+    if len(made.problem.objectives) != 1:
+        raise ConfigurationError("a comparison takes one objective; give one [[objective]].")
+    return made
+
+
+def _keep_protocol(protocol: Protocol, folder: Path) -> None:
+    path = folder / "protocol.toml"
+    text = tomli_w.dumps(protocol.tables())
+    if path.is_file() and not _same_but_for_more(config.read_toml(path), protocol.tables()):
+        raise StorageError(
+            f'"{folder}" holds a comparison of another protocol; give this one another name, or remove '
+            "that folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _same_but_for_more(known: Table, given: Table) -> bool:
+    """Whether runs of the one protocol are runs of the other: seeds and searchers may be added."""
+
+    def rest(tables: Table) -> dict[str, Any]:  # Any: TOML values
+        head = {k: v for k, v in tables["protocol"].items() if k not in ("seeds", "baseline")}
+        return {**{k: v for k, v in tables.items() if k != "searcher"}, "protocol": head}
+
+    kept = all(searcher in given["searcher"] for searcher in known["searcher"])
+    return kept and json.dumps(rest(known), sort_keys=True) == json.dumps(rest(given), sort_keys=True)
+
+
+def _ends(left: Sequence[Run], protocol: Protocol, folder: Path, jobs: int) -> Iterator[Ended]:
+    journals = folder / "journals" if protocol.storage == "journal" else None
+    if jobs == 1:
+        yield from (_work(run, journals) for run in left)
+        return
+    spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+        futures = [pool.submit(_work, run, journals) for run in left]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass
+class _Best(Observer):
+    """Keeps the weights of the best trial."""
+
+    study: Study
+    best: Trial | None = None
+    weights: Weights = None
+
+    def on_trial(self, trial: Trial, weights: Weights) -> None:
+        if self.best is None or self.study.problem.better(trial, self.best):
+            self.best, self.weights = trial, weights
+
+
+def _work(run: Run, journals: Path | None) -> Ended:
+    made = _parts(json.dumps(run.search.tables() | {"seed": 0}))
+    url = f"journal:{journals / f'{run.label}-{run.search.seed}.journal'}" if journals else "memory"
+    study = Study(
+        f"{run.label}-{run.search.seed}",
+        made.problem,
+        made.searcher,
+        made.evaluator,
+        open_storage(url),
+        seed=run.search.seed,
+        device=run.device,
+        threads=run.threads,
+        pruner=made.pruner,
+        configuration=run.search.tables(),
+    )
+    keeper = _Best(study)
+    trials = study.run(run.budget, keeper)
+    return _ended(run, study, trials, keeper)
+
+
+@cache
+def _parts(tables: str) -> Made:
+    return config.make(SearchConfiguration.read(json.loads(tables)))
+
+
+def _ended(run: Run, study: Study, trials: list[Trial], keeper: _Best) -> Ended:
+    objective = study.problem.objectives[0].metric
+    front = study.problem.front(trials)
+    row: dict[str, Any] = {  # Any: CSV cells
+        "searcher": run.label,
+        "seed": run.search.seed,
+        "trials": len(trials),
+        "cost": sum(t.cost for t in trials),
+        "seconds": round(sum(t.seconds for t in trials), 3),
+    }
+    if not front:
+        return Ended(row | {objective: math.nan, "test": math.nan, "architecture": ""}, [])
+    best = front[0]
+    weights = keeper.weights if keeper.best == best else None
+    row |= {
+        objective: best.metrics[objective],
+        "test": _test(study, best, weights),
+        "architecture": str(best.architecture),
+    }
+    return Ended(row, _anytime(run, study, trials))
+
+
+def _test(study: Study, best: Trial, weights: Weights) -> float:
+    """The best trial's test score; one whose weights were lost with a process is trained again."""
+    objective = study.problem.objectives[0].metric
+    test = study.evaluator.test(study.problem, best.architecture, weights)
+    if not test and weights is None:
+        context = Context(study.seed, best.number, study.device, study.threads)
+        again = study.evaluator.evaluate(study.problem, best.architecture, context)
+        if again.weights is not None:
+            test = study.evaluator.test(study.problem, best.architecture, again.weights)
+    return test.get(objective, math.nan)
+
+
+def _anytime(run: Run, study: Study, trials: list[Trial]) -> list[dict[str, Any]]:  # Any: CSV cells
+    """The best so far at every improvement, by cost; with its test score if that takes no weights."""
+    objective = study.problem.objectives[0].metric
+    rows: list[dict[str, Any]] = []  # Any: as above
+    best: Trial | None = None
+    cost = 0.0
+    for trial in trials:
+        cost += trial.cost
+        if trial.completed and (best is None or study.problem.better(trial, best)):
+            best = trial
+            test = study.evaluator.test(study.problem, trial.architecture, None)
+            rows.append(
+                {
+                    "searcher": run.label,
+                    "seed": run.search.seed,
+                    "cost": cost,
+                    objective: trial.metrics[objective],
+                    "test": test.get(objective, math.nan),
+                }
+            )
+    return rows
+
+
+def _read(path: Path) -> list[dict[str, Any]]:  # Any: CSV cells
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def _append(path: Path, rows: Sequence[Table]) -> None:
+    if not rows:
+        return
+    new = not path.is_file()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def _ordered(path: Path, order: Mapping[tuple[str, int], int]) -> list[dict[str, Any]]:  # Any: cells
+    """The rows of the protocol's runs in its order, each once; the file is rewritten so."""
+    rows = {}
+    for row in _read(path):
+        key = (row["searcher"], int(row["seed"]))
+        if key in order:
+            rows[(order[key], float(row["cost"]))] = row
+    kept = [rows[key] for key in sorted(rows)]
+    if kept:
+        temporary = path.with_suffix(".part")
+        temporary.unlink(missing_ok=True)
+        _append(temporary, kept)
+        temporary.replace(path)
+    return kept

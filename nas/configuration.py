@@ -1,0 +1,265 @@
+"""What to search, as frozen values: read from study.toml or flags, written back, made into parts."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from optuna import pruners
+
+from nas import registry
+from nas.conversion import convert
+from nas.errors import ConfigurationError, unknown
+from nas.evaluation import Evaluator
+from nas.problem import Objective, Problem
+from nas.searcher import Searcher
+from nas.study import Budget
+
+DIRECTIONS = {"max": "maximize", "min": "minimize", "maximize": "maximize", "minimize": "minimize"}
+PRUNERS = {
+    "none": pruners.NopPruner,
+    "median": pruners.MedianPruner,
+    "successive_halving": pruners.SuccessiveHalvingPruner,
+    "hyperband": pruners.HyperbandPruner,
+}
+Table = Mapping[str, Any]  # Any: values of a TOML table
+
+
+@dataclass(frozen=True)
+class PartConfiguration:
+    """A registered part by name, with the settings that differ from its defaults."""
+
+    name: str
+    settings: Table = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, table: Any, what: str) -> PartConfiguration:  # Any: checked here
+        """From a name, or a table with `name` and settings."""
+        if isinstance(table, str):
+            return cls(table)
+        if not isinstance(table, dict) or not isinstance(table.get("name"), str):
+            raise ConfigurationError(
+                f'[{what}] is {table!r}; it takes name = "..." and the settings of that {what}.'
+            )
+        return cls(table["name"], {k: v for k, v in table.items() if k != "name"})
+
+    def table(self) -> dict[str, Any]:  # Any: as in Table
+        """The part as a TOML table."""
+        return {"name": self.name, **self.settings}
+
+
+@dataclass(frozen=True)
+class SearchConfiguration:
+    """What determines a search's outcome: parts, objectives, limits and seed.
+
+    Several evaluators make a cascade, run in order. No objectives: the evaluator's first metric.
+    `load` names Python files that register parts of the user's own.
+    """
+
+    space: PartConfiguration
+    searcher: PartConfiguration
+    evaluators: tuple[PartConfiguration, ...]
+    task: PartConfiguration | None = None
+    objectives: tuple[Objective, ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    pruner: str = "none"
+    load: tuple[str, ...] = ()
+
+    def tables(self) -> dict[str, Any]:  # Any: as in Table
+        """The configuration as plain tables, for TOML and for the record."""
+        found: dict[str, Any] = {  # Any: as in Table
+            "seed": self.seed,
+            "pruner": self.pruner,
+            "load": list(self.load),
+            "limits": dict(self.limits),
+            "space": self.space.table(),
+            "searcher": self.searcher.table(),
+            "evaluator": [e.table() for e in self.evaluators],
+            "objective": [{"metric": o.metric, "direction": o.direction} for o in self.objectives],
+        }
+        if self.task is not None:
+            found["task"] = self.task.table()
+        return {k: _plain(v) for k, v in found.items() if v not in ([], {})}
+
+    @classmethod
+    def read(cls, tables: Table) -> SearchConfiguration:
+        """From tables such as `tables` gives; ConfigurationError naming what is wrong."""
+        _check_keys(tables, SEARCH_KEYS, "study file")
+        if "space" not in tables:
+            raise ConfigurationError('[space] is missing; name one, such as name = "nasbench201".')
+        evaluators = tables.get("evaluator", "training")
+        listed = evaluators if isinstance(evaluators, list) else [evaluators]
+        task = tables.get("task")
+        return cls(
+            space=PartConfiguration.read(tables["space"], "space"),
+            searcher=PartConfiguration.read(tables.get("searcher", "random"), "searcher"),
+            evaluators=tuple(PartConfiguration.read(e, "evaluator") for e in listed),
+            task=None if task is None else PartConfiguration.read(task, "task"),
+            objectives=tuple(_objective(o) for o in _list(tables, "objective")),
+            limits=_limits(tables.get("limits", {})),
+            seed=convert(tables.get("seed", 0), int, '"seed"'),
+            pruner=convert(tables.get("pruner", "none"), str, '"pruner"'),
+            load=convert(tables.get("load", ()), tuple[str, ...], '"load"'),
+        )
+
+
+SEARCH_KEYS = (
+    "space",
+    "task",
+    "searcher",
+    "evaluator",
+    "objective",
+    "limits",
+    "seed",
+    "pruner",
+    "load",
+)
+
+
+@dataclass(frozen=True)
+class StudyConfiguration:
+    """A search with its name, budget, storage and machine; what `study.toml` holds."""
+
+    search: SearchConfiguration
+    name: str
+    budget: Budget
+    storage: str
+    device: str = "cpu"
+    threads: int = 1
+
+    def toml(self) -> str:
+        """The text of a study.toml that runs this study."""
+        study: dict[str, Any] = {"name": self.name, "storage": self.storage}  # Any: as in Table
+        study |= {"device": self.device, "threads": self.threads}
+        budget = {k: v for k, v in vars(self.budget).items() if v is not None}
+        return tomli_w.dumps({"study": study | budget, **self.search.tables()})
+
+
+STUDY_KEYS = ("name", "trials", "seconds", "cost", "storage", "device", "threads")
+
+
+def read_toml(path: Path) -> dict[str, Any]:  # Any: as in Table
+    """The tables of a TOML file; ConfigurationError where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f'"{path}" cannot be read ({error.strerror}); name a file.') from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f'"{path}" is not valid TOML: {error}.') from error
+
+
+def study_tables(tables: Table, what: str) -> dict[str, Any]:  # Any: as in Table
+    """The checked [study] table of a study file."""
+    study = tables.get("study", {})
+    if not isinstance(study, dict):
+        raise ConfigurationError(f"[study] of {what} is {study!r}; it takes {', '.join(STUDY_KEYS)}.")
+    _check_keys(study, STUDY_KEYS, f"[study] of {what}")
+    wanted = {
+        "name": str,
+        "trials": int,
+        "seconds": float,
+        "cost": float,
+        "storage": str,
+        "device": str,
+        "threads": int,
+    }
+    return {k: convert(v, wanted[k], f'"{k}" of [study]') for k, v in study.items()}
+
+
+@dataclass(frozen=True)
+class Made:
+    """The parts of a search, made and put together."""
+
+    problem: Problem
+    searcher: Searcher
+    evaluator: Evaluator
+    configuration: SearchConfiguration
+    pruner: pruners.BasePruner
+
+
+def make(configuration: SearchConfiguration) -> Made:
+    """The parts that a configuration names; default objectives are filled in."""
+    for path in configuration.load:
+        registry.load(Path(path))
+    if configuration.pruner not in PRUNERS:
+        raise ConfigurationError(unknown(configuration.pruner, "a pruner", PRUNERS))
+    space = _part("space", configuration.space)
+    evaluator = make_evaluator(configuration.evaluators)
+    searcher: Searcher = _part("searcher", configuration.searcher)
+    if configuration.task is None and evaluator.needs_task:
+        configuration = replace(configuration, task=PartConfiguration("digits"))
+    task = _part("task", configuration.task) if configuration.task else None
+    objectives = configuration.objectives
+    if not objectives:
+        scored = Problem(space, (Objective("", "maximize"),), task, configuration.limits)
+        first = evaluator.metrics(scored)[0]
+        objectives = (Objective(first.name, first.direction),)
+    problem = Problem(space, objectives, task, configuration.limits)
+    configuration = replace(configuration, objectives=objectives)
+    return Made(problem, searcher, evaluator, configuration, PRUNERS[configuration.pruner]())
+
+
+def make_evaluator(listed: Sequence[PartConfiguration]) -> Evaluator:
+    """The one evaluator, or the cascade of several."""
+    made: list[Evaluator] = [_part("evaluator", e) for e in listed]
+    if len(made) == 1:
+        return made[0]
+    cascade: Evaluator = registry.get("evaluator", "cascade")(tuple(made))
+    return cascade
+
+
+def _part(kind: str, given: PartConfiguration) -> Any:  # Any: a part of any kind
+    return registry.make(kind, given.name, given.settings)
+
+
+def parse_objective(text: str) -> Objective:
+    """An objective from METRIC:DIRECTION."""
+    metric, _, direction = text.partition(":")
+    return _objective({"metric": metric, "direction": direction})
+
+
+def _objective(table: Any) -> Objective:  # Any: checked here
+    if isinstance(table, str):
+        return parse_objective(table)
+    if not isinstance(table, dict) or not {"metric", "direction"} == table.keys():
+        raise ConfigurationError(
+            f'an objective is {table!r}; it takes metric = "..." and direction = "...".'
+        )
+    metric, direction = str(table["metric"]), str(table["direction"])
+    if not metric or direction not in DIRECTIONS:
+        raise ConfigurationError(
+            f'the objective "{metric}:{direction}" is not METRIC:DIRECTION; '
+            f"allowed directions: {', '.join(DIRECTIONS)}."
+        )
+    return Objective(metric, DIRECTIONS[direction])  # type: ignore[arg-type]  # checked above
+
+
+def _limits(table: Any) -> dict[str, float]:  # Any: checked here
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"[limits] is {table!r}; it takes METRIC = NUMBER.")
+    return {k: convert(v, float, f'limit "{k}"') for k, v in table.items()}
+
+
+def _list(tables: Table, key: str) -> list[Any]:  # Any: as in Table
+    value = tables.get(key, [])
+    return value if isinstance(value, list) else [value]
+
+
+def _check_keys(table: Table, allowed: Sequence[str], what: str) -> None:
+    for key in table:
+        if key not in allowed:
+            raise ConfigurationError(unknown(key, f"an option of the {what}", allowed))
+
+
+def _plain(value: Any) -> Any:  # Any: as in Table
+    """JSON and TOML values: tuples as lists, paths as text, no None."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,110 @@
+"""From the flags of the command line to the tables of a study file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas import configuration, registry, searching
+from nas.configuration import StudyConfiguration
+from nas.errors import ConfigurationError, unknown
+
+QUICK_START: Mapping[str, Any] = {  # Any: TOML values
+    "space": {"name": "nasbench201", "channels": 8, "cells": 1},
+    "searcher": {"name": "regularized_evolution", "population_size": 10},
+    "task": {"name": "digits"},
+}
+
+
+def study_configuration(
+    file: Path | None,
+    loaded: Sequence[Path],
+    given: Mapping[str, Any],  # Any: options
+) -> StudyConfiguration:
+    """The study that a file (or none) and the flags on top of it describe."""
+    tables: dict[str, Any] = configuration.read_toml(file) if file else {}  # Any: TOML values
+    if not tables and not given["space"]:
+        tables = {key: dict(table) for key, table in QUICK_START.items()}
+    for key in ("space", "task", "searcher"):
+        if given[key] and _name_of(tables.get(key)) != given[key]:
+            tables[key] = {"name": given[key]}
+    if given["evaluators"]:
+        tables["evaluator"] = [{"name": name} for name in given["evaluators"]]
+    if given["objectives"]:
+        tables["objective"] = list(given["objectives"])
+    for key in ("seed", "pruner"):
+        if given[key] is not None:
+            tables[key] = given[key]
+    tables["limits"] = dict(tables.get("limits", {})) | dict(map(_limit, given["limits"]))
+    tables["load"] = [*tables.get("load", []), *map(str, loaded)]
+    study = dict(tables.get("study", {}))
+    study |= {
+        key: given[key]
+        for key in ("name", "trials", "seconds", "storage", "device", "threads")
+        if given[key] is not None
+    }
+    study.setdefault("threads", cores())
+    tables["study"] = study
+    tables.setdefault("searcher", "regularized_evolution")
+    tables.setdefault("evaluator", "training")
+    for path in tables["load"]:
+        registry.load(Path(path))
+    apply_settings(tables, given["settings"])
+    return searching.read_study(tables, str(file or "the flags"), results=given["results"])
+
+
+def _name_of(table: object) -> object:
+    return table.get("name") if isinstance(table, dict) else table
+
+
+def _limit(text: str) -> tuple[str, float]:
+    metric, _, value = text.partition("=")
+    try:
+        return metric, float(value)
+    except ValueError:
+        raise ConfigurationError(
+            f'--limit "{text}" is not METRIC=NUMBER, such as params=1e6.'
+        ) from None
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def apply_settings(tables: dict[str, Any], settings: Sequence[str]) -> None:  # Any: TOML values
+    """Put every KEY=VALUE into the table of the part that has that setting."""
+    parts = _part_tables(tables)
+    for text in settings:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise ConfigurationError(f'--set "{text}" is not KEY=VALUE.')
+        owner, _, name = key.rpartition(".")
+        owners = [
+            (kind, table)
+            for kind, table in parts
+            if (not owner or owner in (kind, table["name"]))
+            and name in registry.options(kind, table["name"])
+        ]
+        if len(owners) > 1:
+            named = ", ".join(f"{kind}.{name}" for kind, _ in owners)
+            raise ConfigurationError(f'--set "{key}" could be {named}; give the longer name.')
+        if not owners:
+            known = [f"{k}.{o}" for k, t in parts for o in registry.options(k, t["name"])]
+            raise ConfigurationError(unknown(key, "a setting of the parts named", known))
+        owners[0][1][name] = value
+
+
+def _part_tables(tables: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:  # Any: TOML values
+    """The (kind, table) of every part that is named; a name alone becomes a table, in place."""
+    found = []
+    for kind in registry.KINDS:
+        if kind not in tables:
+            continue
+        listed = tables[kind] if isinstance(tables[kind], list) else [tables[kind]]
+        parts = [{"name": part} if isinstance(part, str) else part for part in listed]
+        tables[kind] = parts if isinstance(tables[kind], list) else parts[0]
+        found += [(kind, part) for part in parts if isinstance(part, dict) and "name" in part]
+    return found

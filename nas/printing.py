@@ -1,0 +1,124 @@
+"""Studies and found architectures as a person reads them in a terminal, or a script as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nas.drawing import text_tree
+from nas.searching import Outcome
+from nas.terminal import curve, describe, number, print_table
+
+
+def print_json(value: Any) -> None:  # Any: JSON values
+    """JSON on standard output, for scripts."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_found(found: Any, *, as_json: bool) -> None:  # Any: a nas.found.Found
+    from nas.terminal import number, print_table
+
+    complexity = found.space.complexity(found.architecture).metrics()
+    if as_json:
+        metrics = {name: vars(m) for name, m in found.metrics.items()}
+        said = {"architecture": str(found.architecture), "space": found.space.name}
+        print_json(said | {"metrics": metrics, "complexity": complexity})
+        return
+    rows = [[n, number(m.value), m.unit, m.split] for n, m in found.metrics.items()]
+    rows += [
+        [n, number(v), "B" if n == "activation_bytes" else "", "formula"] for n, v in complexity.items()
+    ]
+    print_table(f"{found.path}", ["metric", "value", "unit", "measured on"], rows)
+    click.echo(f"space {found.space.name} {dict(found.space.settings) or ''}")
+    click.echo(f"{found.architecture}\n\n{text_tree(found.architecture)}")
+    print_reuse(found.path, found.weights is not None)
+
+
+def print_reuse(path: Path, pretrained: bool) -> None:
+    call = "pretrained()" if pretrained else "build()"
+    click.echo(f"Reuse it:  python -c \"import nas; model = nas.load('{path}').{call}\"")
+    follow = f"nas export {path} --to onnx" if pretrained else f"nas train {path}"
+    click.echo(f"      or:  {follow}")
+
+
+def print_outcome(outcome: Outcome, *, as_json: bool, top: int) -> None:
+    if as_json:
+        print_json(_outcome_tables(outcome))
+        return
+
+    problem, metrics = outcome.problem, outcome.metrics
+    front = outcome.front
+    ranked = sorted((t for t in outcome.trials if t.completed), key=problem.values, reverse=True)
+    names = list(metrics)
+    units = [f"{n} ({metrics[n].unit})" if metrics[n].unit else n for n in names]
+    rows = [
+        [str(t.number), *(number(t.metrics[n]) for n in names), number(t.cost), str(t.architecture)]
+        for t in (front if len(problem.objectives) > 1 else ranked)[:top]
+    ]
+    title = f"{outcome.configuration.name}: {len(outcome.trials)} trials"
+    kind = "Pareto front" if len(problem.objectives) > 1 else "best first"
+    print_table(f"{title}, {kind}", ["trial", *units, outcome.cost_unit, "architecture"], rows)
+    failed = [t for t in outcome.trials if t.infeasible is not None]
+    if failed:
+        click.echo(
+            f"{len(failed)} infeasible, such as trial {failed[0].number}: {failed[0].infeasible}"
+        )
+    if len(problem.objectives) == 1:
+        click.echo(curve(*_best_so_far(outcome)))
+    for trial in front[:1] if len(problem.objectives) == 1 else []:
+        click.echo(f"Best: trial {trial.number}, {describe(trial, problem, metrics)} (validation)")
+    for trial in front:
+        test = outcome.tests.get(trial.number, {})
+        if test:
+            said = ", ".join(f"{n} {number(v)}" for n, v in test.items())
+            click.echo(f"Test of trial {trial.number}: {said}")
+    for trial in front[:1]:
+        if trial.number in outcome.files:
+            print_reuse(outcome.files[trial.number], _has_weights(outcome.files[trial.number]))
+
+
+def _has_weights(path: Path) -> bool:
+    return path.with_suffix(".safetensors").is_file()
+
+
+def _best_so_far(outcome: Outcome) -> tuple[str, list[float], list[float]]:
+    objective = outcome.problem.objectives[0]
+    xs: list[float] = []
+    ys: list[float] = []
+    for trial in outcome.trials:
+        if trial.completed:
+            value = trial.metrics[objective.metric] * objective.sign
+            xs.append(trial.number)
+            ys.append(max(value, ys[-1]) if ys else value)
+    return f"best {objective.metric} by trial", xs, [y * objective.sign for y in ys]
+
+
+def _outcome_tables(outcome: Outcome) -> dict[str, Any]:  # Any: JSON values
+    front = {t.number for t in outcome.front}
+    trials = [
+        {
+            "number": t.number,
+            "architecture": str(t.architecture),
+            "metrics": dict(t.metrics),
+            "infeasible": t.infeasible,
+            "pruned": t.pruned,
+            "cost": t.cost,
+            "seconds": t.seconds,
+            "reused": t.reused,
+            "notes": dict(t.notes),
+            "best": t.number in front,
+            "test": dict(outcome.tests[t.number]) if t.number in outcome.tests else None,
+            "file": str(outcome.files[t.number]) if t.number in outcome.files else None,
+        }
+        for t in outcome.trials
+    ]
+    return {
+        "study": outcome.configuration.name,
+        "objectives": [vars(o) for o in outcome.problem.objectives],
+        "metrics": {n: {"unit": m.unit, "direction": m.direction} for n, m in outcome.metrics.items()},
+        "best": [t.number for t in outcome.front],
+        "trials": trials,
+    }

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nas import lease
+from nas.errors import StorageError
+from nas.record import Counted
+from nas.searchers.random import Random
+from nas.storage import open_storage
+from nas.study import Budget, Study
+from tests.toys import Scored, problem
+
+WORKER = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from nas.searchers.random import Random
+    from nas.storage import open_storage
+    from nas.study import Budget, Study
+    from tests.toys import Scored, problem
+
+    url, trials, seconds, kill = sys.argv[1:]
+    evaluator = Scored(seconds=float(seconds), kill_file=Path(kill) if kill else None)
+    Study("s", problem(), Random(), evaluator, open_storage(url)).run(Budget(trials=int(trials)))
+    """
+)
+
+
+def worker(url, trials, seconds=0.0, kill=""):
+    command = [sys.executable, "-c", WORKER, url, str(trials), str(seconds), str(kill)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process, status=0):
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == status, errors
+
+
+def texts(trials):
+    return [str(t.architecture) for t in trials]
+
+
+@pytest.fixture(params=["journal", "sqlite"])
+def url(request, tmp_path):
+    return {"journal": f"journal:{tmp_path}/s.journal", "sqlite": f"sqlite:///{tmp_path}/s.db"}[
+        request.param
+    ]
+
+
+def test_killed_in_the_middle_of_a_trial_nothing_told_is_lost_and_the_study_resumes(url, tmp_path):
+    kill = tmp_path / "kill"
+    kill.write_text("4")
+    ended(worker(url, 8, kill=kill), -9)
+    left = optuna.load_study(study_name="s", storage=open_storage(url)).trials
+    assert [t.state for t in left] == [TrialState.COMPLETE] * 4 + [TrialState.RUNNING]
+
+    trials = Study("s", problem(), Random(), Scored(), open_storage(url)).run(Budget(trials=8))
+    whole = Study("s", problem(), Random(), Scored(), open_storage("memory")).run(Budget(trials=8))
+    assert texts(trials) == texts(whole)
+    recorded = optuna.load_study(study_name="s", storage=open_storage(url)).trials
+    assert recorded[4].user_attrs["closed"] == "lost"
+    assert recorded[5].user_attrs["retry_of"] == 4
+
+
+def test_what_kills_its_worker_three_times_is_infeasible(url, tmp_path):
+    kill = tmp_path / "kill"
+    for left in ("1", "0", "0"):
+        kill.write_text(left)
+        ended(worker(url, 3, kill=kill), -9)
+    trials = Study("s", problem(), Random(), Scored(), open_storage(url)).run(Budget(trials=3))
+    assert trials[1].infeasible == "its worker died 3 times while evaluating it"
+    assert len(trials) == 3
+
+
+def test_two_processes_on_one_study_make_exactly_the_trials_asked_for(url):
+    both = [worker(url, 30, seconds=0.01) for _ in range(2)]
+    for process in both:
+        ended(process)
+    trials = Study("s", problem(), Random(), Scored(), open_storage(url)).run(Budget(trials=30))
+    assert sorted(t.number for t in trials) == list(range(30))
+    recorded = optuna.load_study(study_name="s", storage=open_storage(url)).trials
+    counted = [t for t in recorded if t.user_attrs.get("closed") != "surplus"]
+    assert len(counted) == 30
+    assert all(t.state.is_finished() for t in recorded)
+
+
+def test_a_torn_last_line_of_a_journal_is_dropped(tmp_path):
+    path = tmp_path / "s.journal"
+    make = lambda: Study("s", problem(), Random(), Scored(), open_storage(f"journal:{path}"))  # noqa: E731
+    make().run(Budget(trials=3))
+    with path.open("ab") as file:
+        file.write(b'{"op_code": 8, "trial_i')
+    assert len(make().run(Budget(trials=5))) == 5
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "nonsense", "journal:", "sqlite:////no/such/folder/s.db", "mysql+none://x", "redis://x:1"],
+)
+def test_a_storage_that_cannot_be_opened_is_one_sentence(wrong):
+    with pytest.raises(StorageError, match="journal:FILE"):
+        open_storage(wrong)
+
+
+def test_a_file_that_is_no_journal_is_one_sentence(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("hello\nworld\n")
+    with pytest.raises(StorageError, match="is not a journal"):
+        open_storage(f"journal:{path}")
+
+
+def test_a_retry_takes_the_place_of_the_lost_trial_and_a_second_one_is_surplus():
+    counted = Counted()
+    for number, attributes in enumerate([{}, {}, {"retry_of": 0}, {"retry_of": 0}, {}]):
+        counted.add(number, attributes)
+    assert [counted.place(n) for n in range(5)] == [0, 1, 0, None, 2]
+    assert counted.size == 3
+
+
+def test_a_surplus_trial_counts_nowhere():
+    counted = Counted()
+    for number, attributes in enumerate([{}, {"closed": "surplus"}, {}]):
+        counted.add(number, attributes)
+    assert [counted.place(n) for n in range(3)] == [0, None, 1]
+
+
+def test_counting_on_leaves_what_was_counted_as_it_is():
+    counted = Counted()
+    counted.add(0, {})
+    further = counted.on()
+    further.add(1, {"retry_of": 0})
+    assert further.place(1) == 0
+    assert further.is_retried(0)
+    assert not counted.is_retried(0)
+    assert counted.place(1) is None
+
+
+def test_a_lease_of_this_process_is_held_and_of_a_dead_one_lost():
+    own = lease.lease()
+    assert not lease.is_lost(own)
+    assert lease.is_lost(own | {"pid": 2**22 + 1})
+    assert lease.is_lost(own | {"began": "0"})
+
+
+def test_a_lease_of_another_host_is_lost_when_it_is_not_renewed():
+    other = lease.lease() | {"host": "elsewhere"}
+    assert not lease.is_lost(other)
+    assert lease.is_lost(other | {"until": 0.0})
