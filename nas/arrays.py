@@ -176,12 +176,12 @@ def _part(whole: Split, index: Tensor) -> Split:
 
 
 def _size(what: str, wanted: float, num_examples: int) -> int:
-    size = round(wanted * num_examples) if isinstance(wanted, float) else wanted
     if isinstance(wanted, float) and not 0 < wanted < 1:
         raise DataError(
             f"the {what} split is given as {wanted}; give a fraction between 0 and 1, "
             "a whole number of examples, or a pair (inputs, targets)."
         )
+    size = round(wanted * num_examples) if isinstance(wanted, float) else wanted
     if size < 1:
         raise DataError(
             f"the {what} split is empty ({wanted} of {num_examples} examples); give it more of them."

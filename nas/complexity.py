@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 BYTES = 4  # of a float32
@@ -122,30 +123,71 @@ def extra_flops(kind: type[nn.Module]) -> Callable[[Counter], Counter]:
 def measure(module: nn.Module, shape: tuple[int, ...], device: str = "cpu") -> Complexity:
     """The complexity of a module on `device` for an input of (1, *shape), counted while it runs.
 
-    Multiply-adds are counted at the operators, grouped convolutions and functional calls included;
-    the rest by hooks on the modules without children. The module's mode and buffers are as before.
+    Multiply-adds are counted at the operators: grouped and transposed convolutions, attention,
+    recurrent layers and functional calls included. The rest is counted by hooks on the modules without
+    children, so that functional activations and pools add nothing. Modes and buffers are as before.
     """
     counts = {"flops": 0, "activations": 0}
     leaves = [m for m in module.modules() if type(m) in _extra_flops or not list(m.children())]
 
-    def hook(leaf: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not isinstance(leaf, nn.Identity | nn.Flatten):
-            counts["activations"] += output.numel()
-            counts["flops"] += _flops_beside_macs(leaf, inputs[0], output)
+    def hook(leaf: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:  # Any: of any module
+        tensors = [t for t in (output if isinstance(output, tuple) else (output,)) if _is_tensor(t)]
+        if tensors and not isinstance(leaf, nn.Identity | nn.Flatten):
+            counts["activations"] += tensors[0].numel()
+            if inputs and _is_tensor(inputs[0]):
+                counts["flops"] += _flops_beside_macs(leaf, inputs[0], tensors[0])
 
     handles = [leaf.register_forward_hook(hook) for leaf in leaves]
-    training = module.training
-    module.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            module(torch.zeros(1, *shape, device=device))
+        macs = _macs(module, torch.zeros(1, *shape, device=device))
     finally:
-        module.train(training)
         for handle in handles:
             handle.remove()
     params = sum(p.numel() for p in module.parameters())
-    macs = counter.get_total_flops() // 2
     return Complexity(params, macs, macs + counts["flops"], counts["activations"])
+
+
+def _macs(module: nn.Module, x: Tensor) -> int:
+    """Multiply-adds of module(x) in eval mode, at the operators that torch and `_uncounted` know.
+
+    Attention is made to run as its matrix products: its fused kernels are not counted on a CPU.
+    """
+    modes = {m: m.training for m in module.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    module.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
+    counter = FlopCounterMode(display=False, custom_mapping=_uncounted())
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            module(x)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for m, mode in modes.items():
+            m.training = mode
+    return int(counter.get_total_flops()) // 2
+
+
+Shape = tuple[int, ...]
+
+
+def _uncounted() -> dict[Any, Callable[..., int]]:  # Any: torch's operators
+    """Formulas, two for a multiply-add, of operators from shapes, that torch's counter leaves out."""
+    aten = torch.ops.aten
+    return {
+        aten.mv: lambda matrix, vector, **_: 2 * prod(matrix),
+        aten.dot: lambda first, second, **_: 2 * prod(first),
+        aten._trilinear: lambda x, weight, z, *_, **__: 2 * x[0] * prod(weight),
+        aten.mkldnn_rnn_layer: _recurrent_flops,
+    }
+
+
+def _recurrent_flops(x: Shape, of_input: Shape, of_state: Shape, *_: object, **__: object) -> int:
+    """x (steps, batch, inputs); weights (gates * units, inputs) and (gates * units, units)."""
+    return 2 * x[0] * x[1] * (prod(of_input) + prod(of_state))
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
 
 
 def _flops_beside_macs(leaf: nn.Module, x: Tensor, y: Tensor) -> int:

@@ -6,13 +6,15 @@ compared with the network before it takes its place.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import keyword
 import logging
+import math
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,8 +69,7 @@ def _target(found: Found, kind: str, out: Path | str | None) -> Path:
     suffix = _SUFFIXES[kind]
     stem = found.path.stem if found.path else found.architecture.digest
     if kind == "state-dict":
-        stem = re.sub(r"\W", "_", stem)
-        stem = stem if stem.isidentifier() and not keyword.iskeyword(stem) else f"model_{stem}"
+        stem = _importable(stem)
     default = Path(found.path.parent if found.path else ".") / (stem + suffix)
     if out is None:
         return default
@@ -76,12 +77,17 @@ def _target(found: Found, kind: str, out: Path | str | None) -> Path:
     if path.is_dir():
         return path / default.name
     path = path.with_name(path.name.removesuffix(".pt").removesuffix(suffix) + suffix)
-    if kind == "state-dict" and (not path.stem.isidentifier() or keyword.iskeyword(path.stem)):
+    if kind == "state-dict" and path.stem != _importable(path.stem):
         raise ConfigurationError(
             f'"{path.stem}" cannot be imported as a Python module; give a name of letters, digits '
-            f"and _ such as model_{re.sub(r'\W', '_', path.stem)}{suffix}."
+            f"and _ such as {_importable(path.stem)}{suffix}."
         )
     return path
+
+
+def _importable(stem: str) -> str:
+    name = re.sub(r"\W", "_", stem)
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"model_{name}"
 
 
 def _program(found: Found, model: Scaled, path: Path) -> tuple[Path, Forward]:
@@ -118,18 +124,14 @@ def _onnx(found: Found, model: Scaled, path: Path) -> tuple[Path, Forward]:
 
 def _onnx_forward(path: Path) -> Forward:
     """An ONNX file as a function, run by onnxruntime where it is installed, else by onnx itself."""
-    run: Callable[[None, Mapping[str, Any]], Any]  # Any: numpy arrays
     if importlib.util.find_spec("onnxruntime") is not None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
+        runtime = importlib.import_module("onnxruntime")
+        options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        run = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     else:
-        from onnx.reference import ReferenceEvaluator
-
-        run = ReferenceEvaluator(str(path)).run
-    return lambda x: torch.from_numpy(run(None, {"input": x.numpy()})[0])
+        session = importlib.import_module("onnx.reference").ReferenceEvaluator(str(path))
+    return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
 
 
 def _source(found: Found, model: Scaled, path: Path) -> tuple[Path, Forward]:
@@ -171,12 +173,13 @@ def _compare(
         x = torch.randn(batch, *shape, generator=generator) * model.input_std + model.input_mean
         with torch.no_grad(), _refusal(kind):
             wanted, given = model(x), forward(x)
-        difference = (wanted - given).abs().max() if wanted.shape == given.shape else torch.inf
-        if not difference <= tolerance * wanted.abs().max():
+        difference = float((wanted - given).abs().max()) if wanted.shape == given.shape else math.inf
+        largest = float(wanted.abs().max())
+        if not difference <= tolerance * largest:
             raise NasgramError(
-                f"the {kind} export is not the network: on a batch of {batch} outputs up to "
-                f"{float(wanted.abs().max()):.3g} differ by {float(difference):.3g}, over the tolerance of "
-                f"{tolerance:g}; nothing was written, and another kind of export may fit."
+                f"the {kind} export is not the network: on a batch of {batch}, outputs of up to "
+                f"{largest:.3g} differ by {difference:.3g}, over the tolerance of {tolerance:g}; "
+                "nothing was written, and another kind of export may fit."
             )
 
 

@@ -185,13 +185,13 @@ def _forward(traced: fx.GraphModule, attributes: Mapping[str, str]) -> tuple[str
     code = traced.graph.python_code(root)
     function = ast.parse(code.src).body[-1]
     assert isinstance(function, ast.FunctionDef)
-    used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+    body = [_unannotated(s) for s in function.body if not _forgets(s)]
+    used = {n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name)}
     names = {name: value for name, value in sorted(code.globals.items()) if name in used}
     written = [_import(name, value) for name, value in names.items() if value is not torch]
     imports = [line for line in written if line]
     fresh = _Names({*names, "self", "nn", "F", "torch", "Tensor", "super"})
     local = {node.name: fresh.new(node.name) for node in traced.graph.nodes}
-    body = [s for s in function.body if not _forgets(s)]
     readable = _Readable(root, attributes, local)
     statements = [ast.unparse(ast.fix_missing_locations(readable.visit(s))) for s in body]
     arguments = [local[node.name] for node in traced.graph.nodes if node.op == "placeholder"]
@@ -207,6 +207,13 @@ def _forgets(statement: ast.stmt) -> bool:
     return False
 
 
+def _unannotated(statement: ast.stmt) -> ast.stmt:
+    match statement:
+        case ast.AnnAssign(target=target, value=ast.expr() as value):
+            return ast.Assign([target], value)
+    return statement
+
+
 @dataclass
 class _Readable(ast.NodeTransformer):
     """Flat names for dotted ones, slices as people write them, torch's functions by public name."""
@@ -217,10 +224,6 @@ class _Readable(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         return ast.Name(self.local.get(node.id, node.id), node.ctx)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        assert node.value is not None
-        return self.visit(ast.Assign([node.target], node.value))  # type: ignore[no-any-return]
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         own = self.attributes.get(self._below_root(node))
@@ -295,6 +298,7 @@ def _import(name: str, value: object) -> str:
     """The import of a name that fx gave to an object."""
     if isinstance(value, ModuleType):
         return f"import {value.__name__} as {name}"
+    home, own = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
     if isinstance(value, float):
         home, own = "math", "nan" if math.isnan(value) else "inf"
     if getattr(builtins, own, None) is value:

@@ -165,6 +165,7 @@ def test_several_outputs_are_kept_apart() -> None:
         (X, Y, Holdout(valid=0), "validation split is empty"),
         (X, Y, Holdout(valid=0.001), "validation split is empty"),
         (X, Y, Holdout(valid=1.5), "fraction between 0 and 1"),
+        (X, Y, Holdout(valid=float("nan")), "fraction between 0 and 1"),
         (X, Y, Holdout(valid=100, test=100), "leaves none to train on"),
         (X, Y, Holdout(test=(X[:0], Y[:0])), "test split is empty"),
         (
