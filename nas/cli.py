@@ -122,7 +122,9 @@ STORAGE = click.option(
 def _machine(command: Command) -> Command:
     device = click.option("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1"; default: cpu.')
     threads = click.option(
-        "--threads", type=click.IntRange(1), help="Threads of one evaluation; default: all cores."
+        "--threads",
+        type=click.IntRange(1),
+        help="Threads of one evaluation; default: 1. More pays for large networks.",
     )
     return device(threads(command))
 
@@ -399,9 +401,10 @@ def train(
     --set takes the settings of the space (channels=32) and of the training (epochs=50).
     """
     from nas import retraining
-    from nas.flags import apply_settings, cores
-    from nas.found import load
+    from nas.flags import apply_settings
+    from nas.found import TaskName, load
     from nas.printing import print_found
+    from nas.terminal import watching_one
 
     found = load(file)
     tables: dict[str, Any] = {  # Any: TOML values
@@ -413,28 +416,21 @@ def train(
     elif found.task is not None:
         tables["task"] = {"name": found.task.name, **found.task.settings}
     apply_settings(tables, settings)
-    trained = retraining.train(
-        found,
+    named = tables.get("task")
+    how = retraining.Retraining(
         space=_settings(tables["space"]),
-        task=(tables["task"]["name"], _settings(tables["task"])) if "task" in tables else None,
-        training=_settings(tables["evaluator"]),
-        output=output,
+        task=TaskName(named["name"], _settings(named)) if named else None,
+        recipe=registry.make("evaluator", "training", _settings(tables["evaluator"])).recipe,
         seed=seed,
         device=device or "cpu",
-        threads=threads or cores(),
-        watch=_watch_one(),
+        threads=threads or 1,
     )
+    trained = retraining.train(found, how, output=output, watch=watching_one)
     print_found(trained, as_json=as_json)
 
 
 def _settings(table: Mapping[str, Any]) -> dict[str, Any]:  # Any: TOML values
     return {k: v for k, v in table.items() if k != "name"}
-
-
-def _watch_one() -> Any:  # Any: a context manager of a progress function
-    from nas.terminal import watching_one
-
-    return watching_one
 
 
 @cli.command()

@@ -47,7 +47,10 @@ class _Report:
     def head(self) -> list[str]:
         """What was compared, and how to do it again."""
         protocol = self.comparison.protocol
-        budget = ", ".join(f"{v:g} {k}" for k, v in vars(protocol.budget).items() if v is not None)
+        words = {"trials": "trials", "seconds": "seconds", "cost": self.cost_unit}
+        budget = ", ".join(
+            f"{v:g} {words[k]}" for k, v in vars(protocol.budget).items() if v is not None
+        )
         parts = [f"space `{_part(protocol.search.space)}`"]
         if protocol.search.task:
             parts.append(f"task `{_part(protocol.search.task)}`")
@@ -57,8 +60,7 @@ class _Report:
             f"# Comparison {protocol.name}",
             "",
             f"{', '.join([*parts, *limits])}. Objective: {self.objective.metric}{self.unit}, "
-            f"{self.objective.direction}. Each searcher: {len(protocol.seeds)} seeds, {budget} a run "
-            f"(cost counts {self.cost_unit}).",
+            f"{self.objective.direction}. Each searcher: {len(protocol.seeds)} seeds, {budget} a run.",
             "",
             f"Regenerate with `nas compare {self.comparison.folder / 'protocol.toml'}`.",
             "",

@@ -182,7 +182,7 @@ def _uncounted() -> dict[Any, Callable[..., int]]:  # Any: torch's operators
 
 
 def _recurrent_flops(x: Shape, of_input: Shape, of_state: Shape, *_: object, **__: object) -> int:
-    """x (steps, batch, inputs); weights (gates * units, inputs) and (gates * units, units)."""
+    """X (steps, batch, inputs); weights (gates * units, inputs) and (gates * units, units)."""
     return 2 * x[0] * x[1] * (prod(of_input) + prod(of_state))
 
 

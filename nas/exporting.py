@@ -12,6 +12,7 @@ import keyword
 import logging
 import math
 import re
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -79,15 +80,16 @@ def _target(found: Found, kind: str, out: Path | str | None) -> Path:
     path = path.with_name(path.name.removesuffix(".pt").removesuffix(suffix) + suffix)
     if kind == "state-dict" and path.stem != _importable(path.stem):
         raise ConfigurationError(
-            f'"{path.stem}" cannot be imported as a Python module; give a name of letters, digits '
-            f"and _ such as {_importable(path.stem)}{suffix}."
+            f'"{path.stem}" cannot be imported as a Python module of its own; give a name of letters, '
+            f"digits and _ such as {_importable(path.stem)}{suffix}."
         )
     return path
 
 
 def _importable(stem: str) -> str:
     name = re.sub(r"\W", "_", stem)
-    return name if name.isidentifier() and not keyword.iskeyword(name) else f"model_{name}"
+    taken = keyword.iskeyword(name) or name in sys.stdlib_module_names or name == "torch"
+    return name if name.isidentifier() and not taken else f"model_{name}"
 
 
 def _program(found: Found, model: Scaled, path: Path) -> tuple[Path, Forward]:

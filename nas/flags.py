@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,6 @@ def study_configuration(
         for key in ("name", "trials", "seconds", "storage", "device", "threads")
         if given[key] is not None
     }
-    study.setdefault("threads", cores())
     tables["study"] = study
     tables.setdefault("searcher", "regularized_evolution")
     tables.setdefault("evaluator", "training")
@@ -67,11 +65,6 @@ def _limit(text: str) -> tuple[str, float]:
         raise ConfigurationError(
             f'--limit "{text}" is not METRIC=NUMBER, such as params=1e6.'
         ) from None
-
-
-def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def apply_settings(tables: dict[str, Any], settings: Sequence[str]) -> None:  # Any: TOML values

@@ -91,8 +91,9 @@ def _best_so_far(outcome: Outcome) -> tuple[str, list[float], list[float]]:
     for trial in outcome.trials:
         if trial.completed:
             value = trial.metrics[objective.metric] * objective.sign
-            xs.append(trial.number)
-            ys.append(max(value, ys[-1]) if ys else value)
+            before = ys[-1] if ys else value
+            xs += [trial.number, trial.number]  # a step
+            ys += [before, max(value, before)]
     return f"best {objective.metric} by trial", xs, [y * objective.sign for y in ys]
 
 

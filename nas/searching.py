@@ -179,6 +179,7 @@ def show(name: str, *, storage: str | None = None, results: Path = RESULTS) -> O
     folder = results / "studies" / name
     trials = record.history.trials
     files = {t.number: _file(folder, t) for t in study.problem.front(trials)}
+    files = {n: f for n, f in files.items() if f.is_file()}
     return Outcome(
         configuration,
         study.problem,
@@ -186,7 +187,8 @@ def show(name: str, *, storage: str | None = None, results: Path = RESULTS) -> O
         made.evaluator.cost_unit,
         folder,
         trials,
-        files={n: f for n, f in files.items() if f.is_file()},
+        tests={n: _tested(f) for n, f in files.items()},
+        files=files,
     )
 
 
@@ -310,6 +312,12 @@ def report(outcome: Outcome) -> str:
     lines += ["", "Scores are validation scores, which the search optimized; judge by the test "]
     lines[-1] += "score, and by a comparison with random search at equal cost (`nas compare`)."
     return "\n".join(lines) + "\n"
+
+
+def _tested(file: Path) -> dict[str, float]:
+    """The test scores in a found file, by the metric's name."""
+    measured = load(file).metrics
+    return {n.removeprefix("test_"): m.value for n, m in measured.items() if m.split == "test"}
 
 
 def _file(folder: Path, trial: Trial) -> Path:

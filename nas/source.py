@@ -6,25 +6,23 @@ Python, MLSys 2022.
 
 from __future__ import annotations
 
-import ast
-import builtins
 import inspect
-import keyword
-import math
+import operator
 import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
 from nas.errors import ConfigurationError
+from nas.forward_source import WAY_OUT, Names, forward
 
-WAY_OUT = 'export it as "torch-export" or "onnx" instead'
+_IN_PLACE_OPERATORS = (
+    {"setitem", "delitem", "iadd", "iand", "iconcat", "ifloordiv", "ilshift", "imatmul", "imod"}
+    | {"imul", "ior", "ipow", "irshift", "isub", "itruediv", "ixor"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,26 +40,31 @@ def source(module: nn.Module, name: str = "Model", docstring: str = "") -> Sourc
     out, and what does not depend on the input (loops over layers, options) is decided. Buffers that
     the module's own state leaves out are part of the state here. Tied weights become equal ones.
     """
-    traced = _trace(module)
+    graph, constants = _trace(module)
+    in_order = any(_in_place(module, node) for node in graph.nodes)
+    if not in_order:
+        _drop_unused(graph)
     lines: list[str] = []
     state: dict[str, Tensor] = {}
-    names = _Names(set(dir(nn.Module())))
+    names = Names(set(dir(nn.Module())))
     attributes: dict[str, str] = {}
-    for node in traced.graph.nodes:
-        if node.op not in ("call_module", "get_attr") or node.target in attributes:
+    for node in graph.nodes:
+        if node.op not in ("call_module", "get_attr"):
             continue
-        attribute = attributes[node.target] = names.new(node.target)
+        target, known = str(node.target), str(node.target) in attributes
+        node.target = attribute = attributes.setdefault(target, "" if known else names.new(target))
+        if known:
+            continue
         if node.op == "call_module":
-            layer = traced.get_submodule(node.target)
-            lines.append(f"self.{attribute} = {constructor(layer, node.target)}")
+            layer = module.get_submodule(target)
+            lines.append(f"self.{attribute} = {constructor(layer, target)}")
             state.update({f"{attribute}.{k}": v for k, v in layer.state_dict().items()})
         else:
-            tensor = _attribute(traced, node.target)
+            tensor = constants[target] if target in constants else _attribute(module, target)
             lines.append(_registration(attribute, tensor))
             state[attribute] = tensor.detach()
-    forward, imports = _forward(traced, attributes)
-    constructors = ["super().__init__()", *lines]
-    text = _file(name, docstring, imports, constructors, forward)
+    written = forward(graph, in_order=in_order)
+    text = _file(name, docstring, written.imports, ["super().__init__()", *lines], written.text)
     return Source(text, state)
 
 
@@ -79,19 +82,42 @@ def constructor(layer: nn.Module, where: str = "") -> str:
     raise ConfigurationError(f'layer "{where}" ({kind}) cannot be written as plain source; {WAY_OUT}.')
 
 
-def _trace(module: nn.Module) -> fx.GraphModule:
+def _trace(module: nn.Module) -> tuple[fx.Graph, dict[str, Tensor]]:
+    """The graph of a module, and the constants in it that are no attributes of the module."""
+    before = set(vars(module))
+    constants: dict[str, Tensor] = {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, on what it traces through
-            traced = fx.symbolic_trace(module)
+            graph = fx.Tracer().trace(module)
     except Exception as error:  # whatever the module's forward raises on being given a proxy
         reason = str(error).partition("\n")[0].strip().rstrip(".")
         raise ConfigurationError(
             f"{type(module).__name__} cannot be written as plain source, since its forward decides "
             f"by the values or shapes that it is given ({reason}); {WAY_OUT}."
         ) from error
-    traced.graph.eliminate_dead_code()
-    return traced
+    finally:
+        for name in set(vars(module)) - before:  # where the tracer leaves them
+            constants[name] = vars(module).pop(name)
+    return graph, constants
+
+
+def _drop_unused(graph: fx.Graph) -> None:
+    for node in reversed(graph.nodes):
+        if not node.users and node.op not in ("placeholder", "output"):
+            graph.erase_node(node)
+
+
+def _in_place(module: nn.Module, node: fx.Node) -> bool:
+    """Whether an operation may change its argument, so that the order of operations matters."""
+    if node.op == "call_module":
+        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
+    if not node.op.startswith("call_"):
+        return False
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if getattr(operator, name, None) is node.target:
+        return name in _IN_PLACE_OPERATORS
+    return name.endswith("_") or "out" in node.kwargs or bool(node.kwargs.get("inplace"))
 
 
 def _attribute(module: nn.Module, target: str) -> Tensor:
@@ -111,25 +137,6 @@ def _registration(attribute: str, tensor: Tensor) -> str:
         return f'self.register_buffer("{attribute}", torch.zeros({shape}{dtype}))'
     frozen = "" if tensor.requires_grad else ", requires_grad=False"
     return f"self.{attribute} = nn.Parameter(torch.zeros({shape}{dtype}){frozen})"
-
-
-class _Names:
-    """Python names for the dotted names of a module's parts, each used once."""
-
-    def __init__(self, taken: set[str]) -> None:
-        self.taken = taken | set(keyword.kwlist)
-
-    def new(self, target: str) -> str:
-        """The target's words, without the `network` that Scaled puts before them; numbered if taken."""
-        words = re.sub(r"\W", "_", target)
-        words = words.removeprefix("network_").strip("_") or "layer"
-        name = words if words[0].isalpha() else f"layer_{words}"
-        number = 2
-        candidate = name
-        while candidate in self.taken:
-            candidate, number = f"{name}_{number}", number + 1
-        self.taken.add(candidate)
-        return candidate
 
 
 def _call(layer: nn.Module, *, short: bool) -> str:
@@ -175,141 +182,6 @@ def _options(layer: nn.Module) -> dict[str, object]:
 
 def _form(layer: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (t.shape, t.dtype) for name, t in layer.state_dict().items()}
-
-
-def _forward(traced: fx.GraphModule, attributes: Mapping[str, str]) -> tuple[str, list[str]]:
-    """The source of forward, its statements one an operation, and the imports that it needs."""
-    root = "root_of_all"
-    while any(node.name == root for node in traced.graph.nodes):
-        root += "_"  # apart from self, which fx lets a layer's output be called, too
-    code = traced.graph.python_code(root)
-    function = ast.parse(code.src).body[-1]
-    assert isinstance(function, ast.FunctionDef)
-    body = [_unannotated(s) for s in function.body if not _forgets(s)]
-    used = {n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name)}
-    names = {name: value for name, value in sorted(code.globals.items()) if name in used}
-    written = [_import(name, value) for name, value in names.items() if value is not torch]
-    imports = [line for line in written if line]
-    fresh = _Names({*names, "self", "nn", "F", "torch", "Tensor", "super"})
-    local = {node.name: fresh.new(node.name) for node in traced.graph.nodes}
-    readable = _Readable(root, attributes, local)
-    statements = [ast.unparse(ast.fix_missing_locations(readable.visit(s))) for s in body]
-    arguments = [local[node.name] for node in traced.graph.nodes if node.op == "placeholder"]
-    head = ", ".join(["self", *(f"{a}: Tensor" for a in arguments)])
-    return f"def forward({head}) -> Tensor:\n" + _indented("\n".join(statements), 4), imports
-
-
-def _forgets(statement: ast.stmt) -> bool:
-    """Whether a statement only drops references, as fx writes to free memory early."""
-    match statement:
-        case ast.Assign(value=ast.Constant(value=None)):
-            return True
-    return False
-
-
-def _unannotated(statement: ast.stmt) -> ast.stmt:
-    match statement:
-        case ast.AnnAssign(target=target, value=ast.expr() as value):
-            return ast.Assign([target], value)
-    return statement
-
-
-@dataclass
-class _Readable(ast.NodeTransformer):
-    """Flat names for dotted ones, slices as people write them, torch's functions by public name."""
-
-    root: str
-    attributes: Mapping[str, str]
-    local: Mapping[str, str]
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        return ast.Name(self.local.get(node.id, node.id), node.ctx)
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        own = self.attributes.get(self._below_root(node))
-        if own is not None:
-            return ast.Attribute(ast.Name("self"), own)
-        match node:
-            case ast.Call(func=ast.Name(id="getattr"), args=[owner, ast.Constant(value=str(name))]):
-                return ast.Attribute(self.visit(owner), name)
-        node.keywords = [k for k in node.keywords if ast.unparse(k) != "inplace=False"]
-        return self.generic_visit(node)
-
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
-        index = node.slice
-        if isinstance(index, ast.Tuple):
-            index.elts = [_index(item) for item in index.elts]
-        else:
-            node.slice = _index(index)
-        return self.generic_visit(node)
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        own = self.attributes.get(self._below_root(node))
-        if own is not None:
-            return ast.Attribute(ast.Name("self"), own)
-        path = ast.unparse(node)
-        if path.startswith("torch."):
-            return ast.parse(_public(path), mode="eval").body
-        return self.generic_visit(node)
-
-    def _below_root(self, node: ast.AST) -> str:
-        """The name that an expression spells below the root: root.a.b, or getattr(root.a, "0").b."""
-        match node:
-            case ast.Attribute(value=owner, attr=name):
-                pass
-            case ast.Call(func=ast.Name(id="getattr"), args=[owner, ast.Constant(value=str(name))]):
-                pass
-            case _:
-                return ""
-        if isinstance(owner, ast.Name):
-            return name if owner.id == self.root else ""
-        above = self._below_root(owner)
-        return f"{above}.{name}" if above else ""
-
-
-def _index(node: ast.expr) -> ast.expr:
-    """An index as people write it: 1:3 for slice(1, 3, None), and three dots."""
-    match node:
-        case ast.Call(func=ast.Name(id="slice"), args=parts):
-            written = [None if _is_none(part) else part for part in parts]
-            return ast.Slice(*written)
-        case ast.Name(id="Ellipsis"):
-            return ast.Constant(...)
-    return node
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-def _public(path: str) -> str:
-    """The shortest public name of an object of torch: torch.cat, F.gelu."""
-    value: Any = torch  # Any: whatever torch names
-    for step in path.split(".")[1:]:
-        value = getattr(value, step)
-    last = path.rpartition(".")[2]
-    for module, short in ((torch, "torch"), (functional, "F")):
-        if getattr(module, last, None) is value:
-            return f"{short}.{last}"
-    return path
-
-
-def _import(name: str, value: object) -> str:
-    """The import of a name that fx gave to an object."""
-    if isinstance(value, ModuleType):
-        return f"import {value.__name__} as {name}"
-    home, own = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
-    if isinstance(value, float):
-        home, own = "math", "nan" if math.isnan(value) else "inf"
-    if getattr(builtins, own, None) is value:
-        return "" if name == own else f"{name} = {own}"
-    if home in ("math", "_operator", "torch") or home.startswith("torch."):
-        renamed = "" if name == own else f" as {name}"
-        return f"from {home.lstrip('_')} import {own}{renamed}"
-    raise ConfigurationError(
-        f"the module calls {own or name} of {home or 'an unknown place'}, which plain source cannot "
-        f"import; {WAY_OUT}."
-    )
 
 
 def _file(name: str, docstring: str, imports: list[str], init: list[str], forward: str) -> str:

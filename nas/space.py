@@ -184,7 +184,7 @@ class SearchSpace:
     @property
     def finite(self) -> bool:
         """Whether the grammar has finitely many derivations, the limits aside."""
-        return math.isfinite(self.extent.size)
+        return self.extent.size != math.inf  # math.isfinite takes no integer beyond a float
 
     def size(self) -> int | float:
         """How many architectures there are, exactly; infinite for a recursive grammar."""

@@ -24,6 +24,8 @@ from nas.study import Budget, Observer, Weights
 from nas.task import Metric
 from nas.trial import Trial
 
+PLAIN_WIDTH = 120  # of tables where there is no terminal
+
 
 @dataclass
 class ProgressObserver(Observer):
@@ -93,7 +95,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     console = Console()
-    console.print(table, width=None if console.is_terminal else 120)
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    console.print(table)
 
 
 def curve(title: str, xs: Sequence[float], ys: Sequence[float]) -> str:
@@ -111,6 +115,8 @@ def curve(title: str, xs: Sequence[float], ys: Sequence[float]) -> str:
             width=60,
             height=10,
             title=title,
+            x_gridlines=[],
+            y_gridlines=[],
         )
     )
 

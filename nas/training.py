@@ -8,7 +8,7 @@ CUDA, operators that add atomically may still differ in the last bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -40,7 +40,7 @@ class Recipe:
     epochs: int = 10
     batch_size: int = 64
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     final_learning_rate: float = 0.0
     warmup_epochs: float = 0.0
     momentum: float = 0.9
@@ -85,9 +85,10 @@ class Recipe:
         }
 
     def rate(self, epoch: float) -> float:
-        """The learning rate when so many epochs, fractions included, are done:
+        """The learning rate when `epoch` epochs, fractions included, are done.
 
-        l * e / w while e < w, then f + (l - f) (1 + cos(pi (e - w) / (n - w))) / 2.
+        l e / w while e < w, then f + (l - f) (1 + cos(pi (e - w) / (n - w))) / 2, with e epochs done,
+        w of warm-up, n in all, l the learning rate and f the final one.
         """
         warm, final = self.warmup_epochs, self.final_learning_rate
         if epoch < warm:
@@ -96,8 +97,8 @@ class Recipe:
         return final + (self.learning_rate - final) * (1 + math.cos(math.pi * done)) / 2
 
     def optimizer_for(self, model: nn.Module) -> Optimizer:
-        """The optimizer over a model's weights; a model without any is a ConfigurationError."""
-        weights = list(model.parameters())
+        """The optimizer over a model's weights."""
+        weights = [p for p in model.parameters() if p.requires_grad]
         rate, decay = self.learning_rate, self.weight_decay
         if self.optimizer == "sgd":
             return SGD(weights, rate, self.momentum, weight_decay=decay, nesterov=self.nesterov)
@@ -107,7 +108,7 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What training came to: the model, its scores after the last of `epochs`, or why there are none."""
+    """What training came to: the model and its scores after so many epochs, or why there are none."""
 
     model: Scaled
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -123,8 +124,8 @@ def train(network: nn.Module, task: Task, recipe: Recipe, context: Context) -> T
     """Train a network on the task's training split, scoring it on the validation split every epoch.
 
     Every epoch reports a row of `train_loss` and the task's scores, counted from 1, which may raise
-    `Pruned`. Numbers that are not finite, and too little memory on a CUDA device, end it as infeasible;
-    any other exception passes. The network is trained in place.
+    `Pruned`. Numbers that are not finite, a loss that no weight reaches, and too little memory on a
+    CUDA device end it as infeasible; any other exception passes. The network is trained in place.
     """
     _check_images(recipe, task)
     model = Scaled(network, task.scaling)
@@ -134,6 +135,8 @@ def train(network: nn.Module, task: Task, recipe: Recipe, context: Context) -> T
         run = _Run(model, task, recipe, context, device)
         try:
             return run.all_epochs()
+        except _Untrainable:
+            return Trained(model, infeasible="no weight of the network reaches the loss")
         except torch.OutOfMemoryError:
             reason = f"out of memory on {context.device} in epoch {run.done + 1}"
     torch.cuda.empty_cache()
@@ -152,7 +155,7 @@ def evaluate(
     model.eval()
     try:
         with torch.no_grad():
-            parts = [model(x.to(device)) for x in split.inputs.split(batch_size)]
+            parts = [model(x.to(device)) for x in torch.split(split.inputs, batch_size)]
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -168,10 +171,15 @@ def batches(num_examples: int, batch_size: int, generator: torch.Generator) -> l
 
     A last batch of a single example, which batch norm cannot train on, joins the one before it.
     """
-    parts = list(torch.randperm(num_examples, generator=generator).split(batch_size))
+    order = torch.randperm(num_examples, generator=generator)
+    parts = list(torch.split(order, batch_size))
     if batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
+
+
+class _Untrainable(Exception):
+    """Nothing in the network can be trained."""
 
 
 @dataclass
@@ -190,6 +198,8 @@ class _Run:
         self.generator.manual_seed(self.context.stream("batches").getrandbits(32))
         self.model.to(self.device)
         train, valid = self._here(self.task.train), self._here(self.task.valid)
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise _Untrainable
         optimizer = self.recipe.optimizer_for(self.model)
         scores: dict[str, float] = {}
         while self.done < self.recipe.epochs:
@@ -220,6 +230,8 @@ class _Run:
         inputs = augment(split.inputs[index], self.recipe.augmentation, self.generator)
         outputs = self.model(inputs)
         loss = self.task.loss(outputs, split.targets[index], self.recipe.label_smoothing)
+        if not loss.requires_grad:
+            raise _Untrainable
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.gradient_clip:
@@ -283,7 +295,7 @@ def _index(device: torch.device) -> int:
 
 @contextmanager
 def _repeatable(device: torch.device) -> Iterator[None]:
-    """cuDNN held to algorithms that repeat themselves, on a CUDA device."""
+    """CuDNN held to algorithms that repeat themselves, on a CUDA device."""
     if device.type != "cuda":
         yield
         return

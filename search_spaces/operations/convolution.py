@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn, zeros_like
 
-from nas.complexity import Complexity, activation, batch_norm, convolution, linear, pool
+from nas.complexity import (
+    Complexity,
+    activation,
+    adaptive_pool,
+    batch_norm,
+    convolution,
+    linear,
+    pool,
+)
 from nas.grammar import Rule, terminal
 
 Shape = tuple[int, int, int]
@@ -63,8 +71,8 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(*channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut: Tensor = self.shortcut(self.pool(x))
-        return shortcut + self.second(self.first(x))
+        y: Tensor = self.shortcut(self.pool(x)) + self.second(self.first(x))
+        return y
 
 
 def residual_block_cost(shape: Shape, channels: int) -> Complexity:
@@ -77,7 +85,10 @@ def residual_block_cost(shape: Shape, channels: int) -> Complexity:
 
 
 class Classifier(nn.Module):
-    """Batch norm, ReLU, the mean over the map and a linear map: (batch, C, H, W) -> (batch, classes)."""
+    """Batch norm, ReLU, the mean over the map, a linear map.
+
+    (batch, channels, H, W) -> (batch, classes).
+    """
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -93,9 +104,8 @@ class Classifier(nn.Module):
 
 def classifier_cost(shape: Shape, classes: int) -> Complexity:
     """What `Classifier` costs on a map of `shape`."""
-    # The accuracy tables count (height + 1)(width + 1) for each channel of the global pool.
-    pooled = Complexity(0, 0, shape[0] * (shape[1] + 1) * (shape[2] + 1), shape[0])
-    return batch_norm(shape) + activation(shape) + pooled + linear(shape[0], classes)
+    normed = batch_norm(shape) + activation(shape)
+    return normed + adaptive_pool(shape) + linear(shape[0], classes)
 
 
 def none_rule() -> Rule:
