@@ -106,7 +106,9 @@ class Protocol:
 
     def tables(self) -> dict[str, Any]:  # Any: TOML values
         """The protocol as tables that `read` takes."""
-        head: dict[str, Any] = {"name": self.name, "seeds": list(self.seeds)}  # Any: as above
+        counted = self.seeds == tuple(range(len(self.seeds)))
+        seeds = len(self.seeds) if counted else list(self.seeds)
+        head: dict[str, Any] = {"name": self.name, "seeds": seeds}  # Any: as above
         head |= {k: v for k, v in vars(self.budget).items() if v is not None}
         head |= {"baseline": self.baseline, "storage": self.storage}
         head |= {"device": self.device, "threads": self.threads}

@@ -159,6 +159,7 @@ class _Report:
     def draw(self, path: Path) -> bool:
         """Draw the curves; False where matplotlib is not installed."""
         try:
+            from matplotlib import rc_context
             from matplotlib.figure import Figure
         except ImportError:
             return False
@@ -175,11 +176,13 @@ class _Report:
             xs = [c for c, _ in points]
             axes.plot(xs, means, label=label)
             axes.fill_between(xs, means - errors, means + errors, alpha=0.2)
+        axes.set_xscale("log")
         axes.set_xlabel(self.cost_unit)
         axes.set_ylabel(f"{column} of the best so far{self.unit}")
         axes.legend(title="mean, standard error")
         axes.grid(alpha=0.3)
-        figure.savefig(path, metadata={"Date": None})
+        with rc_context({"svg.hashsalt": "nasgram"}):  # the same picture is the same file
+            figure.savefig(path, metadata={"Date": None})
         return True
 
 

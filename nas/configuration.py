@@ -12,12 +12,12 @@ import tomli_w
 from optuna import pruners
 
 from nas import registry
-from nas.conversion import convert
+from nas.conversion import convert, plain
 from nas.errors import ConfigurationError, unknown
 from nas.evaluation import Evaluator
 from nas.problem import Objective, Problem
 from nas.searcher import Searcher
-from nas.study import Budget
+from nas.study import Budget, check
 
 DIRECTIONS = {"max": "maximize", "min": "minimize", "maximize": "maximize", "minimize": "minimize"}
 PRUNERS = {
@@ -26,6 +26,7 @@ PRUNERS = {
     "successive_halving": pruners.SuccessiveHalvingPruner,
     "hyperband": pruners.HyperbandPruner,
 }
+DEFAULT_TASK = "digits"
 Table = Mapping[str, Any]  # Any: values of a TOML table
 
 
@@ -84,7 +85,7 @@ class SearchConfiguration:
         }
         if self.task is not None:
             found["task"] = self.task.table()
-        return {k: _plain(v) for k, v in found.items() if v not in ([], {})}
+        return {k: plain(v) for k, v in found.items() if v not in ([], {})}
 
     @classmethod
     def read(cls, tables: Table) -> SearchConfiguration:
@@ -183,25 +184,41 @@ class Made:
 
 
 def make(configuration: SearchConfiguration) -> Made:
-    """The parts that a configuration names; default objectives are filled in."""
+    """The parts that a configuration names; default objectives and a needed task are filled in."""
     for path in configuration.load:
         registry.load(Path(path))
     if configuration.pruner not in PRUNERS:
         raise ConfigurationError(unknown(configuration.pruner, "a pruner", PRUNERS))
-    space = _part("space", configuration.space)
+    configuration = _converted(configuration)
+    space, searcher = _part("space", configuration.space), _part("searcher", configuration.searcher)
     evaluator = make_evaluator(configuration.evaluators)
-    searcher: Searcher = _part("searcher", configuration.searcher)
     if configuration.task is None and evaluator.needs_task:
-        configuration = replace(configuration, task=PartConfiguration("digits"))
+        configuration = replace(configuration, task=PartConfiguration(DEFAULT_TASK))
     task = _part("task", configuration.task) if configuration.task else None
-    objectives = configuration.objectives
-    if not objectives:
-        scored = Problem(space, (Objective("", "maximize"),), task, configuration.limits)
-        first = evaluator.metrics(scored)[0]
-        objectives = (Objective(first.name, first.direction),)
-    problem = Problem(space, objectives, task, configuration.limits)
-    configuration = replace(configuration, objectives=objectives)
-    return Made(problem, searcher, evaluator, configuration, PRUNERS[configuration.pruner]())
+    if not configuration.objectives:
+        first = evaluator.metrics(Problem(space, (Objective("", "maximize"),), task))[0]
+        objective = Objective(first.name, first.direction)
+        configuration = replace(configuration, objectives=(objective,))
+    problem = Problem(space, configuration.objectives, task, configuration.limits)
+    pruner = PRUNERS[configuration.pruner]()
+    check(problem, evaluator, pruner)
+    return Made(problem, searcher, evaluator, configuration, pruner)
+
+
+def _converted(configuration: SearchConfiguration) -> SearchConfiguration:
+    """The same with every setting in its part's type, so that equal searches are equal values."""
+
+    def part(kind: str, given: PartConfiguration) -> PartConfiguration:
+        settings = registry.converted(kind, given.name, given.settings)
+        return PartConfiguration(given.name, plain(settings))
+
+    return replace(
+        configuration,
+        space=part("space", configuration.space),
+        task=part("task", configuration.task) if configuration.task else None,
+        searcher=part("searcher", configuration.searcher),
+        evaluators=tuple(part("evaluator", e) for e in configuration.evaluators),
+    )
 
 
 def make_evaluator(listed: Sequence[PartConfiguration]) -> Evaluator:
@@ -254,12 +271,3 @@ def _check_keys(table: Table, allowed: Sequence[str], what: str) -> None:
     for key in table:
         if key not in allowed:
             raise ConfigurationError(unknown(key, f"an option of the {what}", allowed))
-
-
-def _plain(value: Any) -> Any:  # Any: as in Table
-    """JSON and TOML values: tuples as lists, paths as text, no None."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value

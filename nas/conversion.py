@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -83,3 +84,12 @@ def literal(name: str) -> object:
         return ast.literal_eval(name)
     except (ValueError, SyntaxError):
         return name
+
+
+def plain(value: Any) -> Any:  # Any: as in convert
+    """JSON and TOML values: tuples as lists, paths as text, and tables without what is None."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value

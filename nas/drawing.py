@@ -79,14 +79,19 @@ def svg(architecture: Architecture, *, title: str = "", largest: int = 40) -> st
     height = top + layout.rows * ROW - (ROW - BOX) + MARGIN
     size = {"width": _number(width), "height": _number(height)}
     image = ET.Element(
-        "svg", {"xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {width:g} {height:g}", **size}
+        "svg",
+        {
+            "xmlns": "http://www.w3.org/2000/svg",
+            "viewBox": f"0 0 {_number(width)} {_number(height)}",
+            **size,
+        },
     )
     ET.SubElement(image, "title").text = _legal(title or "Derivation of an architecture")
     ET.SubElement(image, "style").text = _STYLE
     ET.SubElement(image, "rect", {"class": "paper", **size})
     if title:
         _text(image, title, MARGIN, MARGIN + FONT * 0.9, "rule")
-    shifted = ET.SubElement(image, "g", {"transform": f"translate({MARGIN:g} {top:g})"})
+    shifted = ET.SubElement(image, "g", {"transform": f"translate({_number(MARGIN)} {_number(top)})"})
     for place in layout.places:
         for child in place.children:
             _edge(shifted, place, child)
@@ -245,7 +250,7 @@ def _suffix_width(node: Node) -> float:
 
 
 def _roles(roles: tuple[str, ...]) -> str:
-    """Roles side by side, runs of numbers as 3-7, shortened to what fits an edge."""
+    """Roles side by side, runs of numbers as 3..7, shortened to what fits an edge."""
     runs: list[list[str]] = []
     for role in roles:
         if (
@@ -257,7 +262,7 @@ def _roles(roles: tuple[str, ...]) -> str:
             runs[-1].append(role)
         else:
             runs.append([role])
-    parts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs]
+    parts = [f"{run[0]}..{run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs]
     text = _legal(", ".join(parts))
     if len(text) <= MOST_ROLES:
         return text
@@ -269,8 +274,9 @@ def _edge(parent: ET.Element, place: _Place, child: _Place) -> None:
     start = place.x + place.width + _suffix_width(place.node)
     label = _roles(child.node.roles)
     end = child.x - (_width(label, SMALL) + 8 if label else 0)
-    middle = start + GAP / 2
-    path = f"M{start:.4g} {place.y:.6g}H{middle:.6g}V{child.y:.6g}H{end:.6g}"
+    across = [_number(x) for x in (start, start + GAP / 2, end)]
+    down = [_number(y) for y in (place.y, child.y)]
+    path = f"M{across[0]} {down[0]}H{across[1]}V{down[1]}H{across[2]}"
     ET.SubElement(parent, "path", {"class": "edge", "d": path})
     if label:
         text = _text(parent, label, child.x - 4, child.y + SMALL * 0.35, "role")

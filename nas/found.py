@@ -124,7 +124,7 @@ class Found:
                 f"{self._title()} has no weights; train it first, with "
                 f"`nas train {self.path or 'FILE'}`."
             )
-        state = _read_weights(self.weights, self.architecture.digest)
+        state = self.state() or {}
         with torch.random.fork_rng(devices=[]):
             network = self.space.build(self.architecture)
         scaling = self._scaling(self.weights, state)

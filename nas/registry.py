@@ -20,7 +20,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from nas.conversion import convert
+from nas.conversion import convert, plain
 from nas.errors import ConfigurationError, unknown
 
 KINDS = ("space", "task", "searcher", "evaluator")
@@ -103,27 +103,34 @@ def get(kind: str, name: str) -> Callable[..., Any]:  # Any: parts of every kind
 
 def make(kind: str, name: str, settings: Mapping[str, Any] | None = None) -> Any:  # Any: as above
     """A part made with its settings, which are checked; spaces and tasks carry name and settings."""
-    given = dict(settings or {})
-    made = get(kind, name)
-    allowed = options(kind, name)
-    for key in given:
-        if key not in allowed:
-            raise ConfigurationError(unknown(key, f'a setting of {kind} "{name}"', allowed))
+    given = converted(kind, name, settings or {})
+    made, known = get(kind, name), options(kind, name)
     arguments: dict[str, Any] = {}  # Any: as above
+    nested: dict[str, dict[str, Any]] = {}  # Any: as above
     for key, value in given.items():
-        owner, wanted = allowed[key].owner, allowed[key].type
-        value = convert(value, wanted, f'setting "{key}" of {kind} "{name}"')
+        owner = known[key].owner
         if owner is None:
             arguments[key] = value
         else:
-            arguments.setdefault(owner, {})[key] = value
-    for key, value in arguments.items():
-        if isinstance(value, dict) and key not in given:
-            arguments[key] = replace(_default(made, key), **value)
+            nested.setdefault(owner, {})[key] = value
+    for owner, values in nested.items():
+        arguments[owner] = replace(_default(made, owner), **values)
     result = made(**arguments)
     if kind in ("space", "task"):
-        result = replace(result, name=name, settings=given)
+        result = replace(result, name=name, settings=plain(given))
     return result
+
+
+def converted(kind: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:  # Any: as above
+    """The settings of a part in the types that it takes; ConfigurationError where one cannot be."""
+    known = options(kind, name)
+    for key in settings:
+        if key not in known:
+            raise ConfigurationError(unknown(key, f'a setting of {kind} "{name}"', known))
+    return {
+        key: convert(value, known[key].type, f'setting "{key}" of {kind} "{name}"')
+        for key, value in settings.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class _Anew:
 
 
 def _trained(anew: _Anew, recipe: Recipe, context: Context, found: Found, output: Path) -> Found:
-    with seeded(context.stream("weights").getrandbits(32)):
+    with seeded(context.seed):
         network = anew.space.build(anew.architecture)
     trained = fit(network, anew.task, recipe, context)
     if trained.infeasible is not None:

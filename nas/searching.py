@@ -24,6 +24,7 @@ from nas.problem import Problem
 from nas.storage import open_storage
 from nas.study import CONFIGURATION, Budget, Observer, Study, Weights
 from nas.task import Metric
+from nas.training import torch_device
 from nas.trial import Trial
 
 RESULTS = Path("results")
@@ -83,8 +84,8 @@ def search(
         configuration = named(configuration, Budget(trials=num_trials), results=results)
     made = config.make(configuration.search)
     configuration = replace(configuration, search=made.configuration)
-    storage = open_storage(configuration.storage)
-    study = _study(configuration, made, storage)
+    torch_device(configuration.device)
+    study = _study(configuration, made, open_storage(configuration.storage))
     record = study.open()
     folder = results / "studies" / configuration.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from optuna.study import StudyDirection
 from torch import Tensor
 
 from nas.architecture import Architecture
+from nas.complexity import UNITS
 from nas.errors import ConfigurationError, StorageError, unknown
 from nas.evaluation import Context, Evaluation, Evaluator, Pruned, Row
 from nas.lease import renewed
@@ -84,13 +85,7 @@ class Study:
     def __post_init__(self) -> None:
         metrics = {m.name: m for m in self.evaluator.metrics(self.problem)}
         object.__setattr__(self, "metrics", metrics)
-        for objective in self.problem.objectives:
-            if objective.metric not in metrics:
-                what = "a metric that the evaluator gives"
-                raise ConfigurationError(unknown(objective.metric, what, metrics))
-        if len(self.problem.objectives) > 1 and not isinstance(self.pruner, NopPruner):
-            raise ConfigurationError("Optuna's pruners take one objective; leave the pruner out.")
-        self.problem.sample(random.Random(0))  # refuses a space that does not fit the task, at once
+        check(self.problem, self.evaluator, self.pruner)
 
     def open(self) -> Record:
         """The study's record, made in the storage where it does not exist."""
@@ -126,6 +121,21 @@ class Study:
             while run.step():
                 pass
         return run.record.history.trials
+
+
+def check(problem: Problem, evaluator: Evaluator, pruner: BasePruner) -> None:
+    """Refuse parts that do not go together: SearchSpaceError or ConfigurationError says which."""
+    metrics = {m.name for m in evaluator.metrics(problem)}
+    for objective in problem.objectives:
+        if objective.metric not in metrics:
+            what = "a metric that the evaluator gives"
+            raise ConfigurationError(unknown(objective.metric, what, sorted(metrics)))
+    for name in problem.limits:
+        if name not in metrics | UNITS.keys():
+            raise ConfigurationError(unknown(name, "a metric", sorted(metrics | UNITS.keys())))
+    if len(problem.objectives) > 1 and not isinstance(pruner, NopPruner):
+        raise ConfigurationError("Optuna's pruners take one objective; leave the pruner out.")
+    problem.sample(random.Random(0))  # raises where the space does not fit the task
 
 
 @dataclass

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import random
+import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
@@ -92,7 +95,8 @@ ALONE = """
         model = __import__(name).Model().eval()
         model.load_state_dict(torch.load(name + ".pt", weights_only=True))
         for of in (x, x[:1]):
-            for y in (program(of), torch.tensor(session.run(None, {{"input": of.numpy()}})[0]), model(of)):
+            run = torch.tensor(session.run(None, {{"input": of.numpy()}})[0])
+            for y in (program(of), run, model(of)):
                 torch.testing.assert_close(y, wanted[: len(of)], rtol=1e-5, atol=2e-5)
     assert not any(m.partition(".")[0] in ("nas", "search_spaces") for m in sys.modules)
 """
@@ -135,7 +139,7 @@ def test_plain_source_tells_what_it_is(tmp_path: Path) -> None:
 
 
 def test_a_name_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"such as model_my_net\.py"):
+    with pytest.raises(ConfigurationError, match=r"such as my_net\.py"):
         export(trained("choosy_toy", tmp_path), "state-dict", tmp_path / "my-net.py")
 
 
@@ -204,9 +208,21 @@ def test_an_export_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_exporters_is_left_changed(tmp_path: Path) -> None:
-    import logging
-
     before = logging.getLogger("torch.onnx").level
     with exporting._quiet():
         pass
     assert logging.getLogger("torch.onnx").level == before
+
+
+def test_the_page_on_reuse_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained("nasbench201", tmp_path)
+    page = Path(__file__).parents[1] / "docs" / "reuse.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict[str, object] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, on loading an exported program
+        exec("\n".join(blocks), names)
+    sys.modules.pop("best")
+    assert (tmp_path / "best.svg").is_file()

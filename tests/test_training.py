@@ -243,6 +243,17 @@ def test_every_epoch_reports_its_loss_and_all_scores() -> None:
     assert {k: v for k, v in rows[-1][1].items() if k != "train_loss"} == trained.scores
 
 
+def test_the_training_loss_is_the_mean_over_the_examples() -> None:
+    rows = []
+    task = line()
+    odd = replace(task, train=Split(task.train.inputs[:22], task.train.targets[:22]))  # 16 and 6
+    context = Context(report=lambda epoch, row: rows.append(row))
+    train(linear(), odd, replace(QUICK, epochs=1, learning_rate=1e-30), context)
+    model = Scaled(linear(), task.scaling)
+    expected = task.loss(model(odd.train.inputs), odd.train.targets, 0).item()
+    assert rows[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_progress_counts_every_batch_to_the_end() -> None:
     seen = []
     train(

@@ -48,7 +48,7 @@ def score(architecture: Architecture) -> float:
 
 @dataclass(frozen=True)
 class Scored(Evaluator):
-    """Scores words; kills its own process in the middle of a trial when `kill_file` counts down to 0."""
+    """Scores words; kills its own process within a trial when `kill_file` has counted down to 0."""
 
     seconds: float = 0.0
     kill_file: Path | None = None
@@ -70,9 +70,7 @@ class Scored(Evaluator):
             Metric("length", "", "minimize"),
         )
 
-    def evaluate(
-        self, problem: Problem, architecture: Architecture, context: Context
-    ) -> Evaluation:
+    def evaluate(self, problem: Problem, architecture: Architecture, context: Context) -> Evaluation:
         time.sleep(self.seconds)
         if self.kill_file is not None:
             left = int(self.kill_file.read_text())
@@ -110,9 +108,7 @@ class Hashed(Evaluator):
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         return (Metric("score", "", "maximize"),)
 
-    def evaluate(
-        self, problem: Problem, architecture: Architecture, context: Context
-    ) -> Evaluation:
+    def evaluate(self, problem: Problem, architecture: Architecture, context: Context) -> Evaluation:
         digest = sha256(f"{self.salt}/{architecture}".encode()).hexdigest()
         return Evaluation({"score": int(digest[:12], 16) / 16**12})
 

@@ -108,9 +108,6 @@ def test_stopped_by_hand_the_study_is_whole_and_goes_on_identically(storage):
             if trial.number == 2:
                 raise KeyboardInterrupt
 
-    class Interrupted(Random):
-        pass
-
     whole = study(open_storage("memory")).run(Budget(trials=6))
     with pytest.raises(KeyboardInterrupt):
         study(storage).run(Budget(trials=6), Stopping())
@@ -129,7 +126,8 @@ def test_stopped_within_an_evaluation_the_trial_is_retried(storage):
         study(storage, evaluator=Stops()).run(Budget(trials=4))
     trials = study(storage).run(Budget(trials=4))
     assert [t.number for t in trials] == [0, 1, 2, 3]
-    closed = [t.user_attrs.get("closed") for t in optuna.load_study(study_name="s", storage=storage).trials]
+    recorded = optuna.load_study(study_name="s", storage=storage).trials
+    closed = [t.user_attrs.get("closed") for t in recorded]
     assert closed == [None, None, "interrupted", None, None]
 
 
@@ -160,9 +158,8 @@ def test_optunas_median_pruner_gives_up_a_bad_curve():
             return Evaluation({"score": level, "length": 0.0})
 
     pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=0)
-    trials = study(
-        open_storage("memory"), evaluator=Curved(shared=False), pruner=pruner, problem=problem(letters(9))
-    ).run(Budget(trials=10))
+    made = study(open_storage("memory"), evaluator=Curved(shared=False), pruner=pruner)
+    trials = replace(made, problem=problem(letters(9))).run(Budget(trials=10))
     assert [t.pruned for t in trials] == [False] * 9 + [True]
 
 

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.command import Command
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def nas_command(monkeypatch, capsys, tmp_path):
+    """The command `nas`, run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Command(monkeypatch, capsys)
+
+
+@pytest.fixture
+def data_folder(monkeypatch):
+    """The folder of benchmark data; skips where there is none."""
+    folder = Path(os.environ.get("NASGRAM_DATA", SHARED))
+    if not folder.is_dir():
+        pytest.skip(f"no data in {folder}; set NASGRAM_DATA to the folder that holds it")
+    monkeypatch.setenv("NASGRAM_DATA", str(folder))
+    return folder
