@@ -23,9 +23,10 @@ def convert(value: Any, wanted: Any, what: str) -> Any:  # Any: JSON values, typ
     if origin in (Union, types.UnionType):
         return _union(value, arguments, what)
     if origin is Literal:
-        if value not in arguments:
-            raise ConfigurationError(unknown(str(value), f"allowed for {what}", map(str, arguments)))
-        return value
+        named = {str(argument): argument for argument in arguments}
+        if str(value) not in named:
+            raise ConfigurationError(unknown(str(value), f"allowed for {what}", named))
+        return named[str(value)]
     if isinstance(value, str) and wanted not in (str, Path):
         value = {"true": True, "false": False}.get(value.lower(), literal(value))
     if origin is tuple:
@@ -60,6 +61,8 @@ def _union(value: Any, arguments: tuple[Any, ...], what: str) -> Any:  # Any: as
 
 
 def _tuple(value: Any, arguments: tuple[Any, ...], what: str) -> Any:  # Any: as in convert
+    if isinstance(value, str):
+        value = [item.strip() for item in value.split(",")]
     items = value if isinstance(value, list | tuple) else (value,)
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(convert(item, arguments[0], what) for item in items)

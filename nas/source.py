@@ -51,10 +51,11 @@ def source(module: nn.Module, name: str = "Model", docstring: str = "") -> Sourc
     for node in graph.nodes:
         if node.op not in ("call_module", "get_attr"):
             continue
-        target, known = str(node.target), str(node.target) in attributes
-        node.target = attribute = attributes.setdefault(target, "" if known else names.new(target))
-        if known:
+        target = str(node.target)
+        if target in attributes:
+            node.target = attributes[target]
             continue
+        node.target = attribute = attributes[target] = names.new(target)
         if node.op == "call_module":
             layer = module.get_submodule(target)
             lines.append(f"self.{attribute} = {constructor(layer, target)}")
