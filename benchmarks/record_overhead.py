@@ -3,8 +3,8 @@
     python benchmarks/record_overhead.py [--trials 5100] [--searcher random] [--storage journal]
 
 Both write to storages of the same kind in one process, in turns of 50 trials, with 25 categorical
-choices a trial and an evaluation that takes no time. Prints milliseconds a trial (median over turns) and the
-ratio, at the beginning and at the end. "own" is what is left of ours without Optuna's calls.
+choices a trial and an evaluation that takes no time. Prints milliseconds a trial (median over turns)
+and the ratio, at the beginning and at the end. "own" is ours without Optuna's calls.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from nas.space import SearchSpace, Signature
 @registry.space("{name}")
 def made(width: int = 3):
     """A space of another package."""
-    return SearchSpace("S", {{"S": [terminal("a", None), terminal("b", None)]}}, Signature((width,), (3,)))
+    rules = {{"S": [terminal("a", None), terminal("b", None)]}}
+    return SearchSpace("S", rules, Signature((width,), (3,)))
 '''
 
 
