@@ -3,21 +3,23 @@
 What a child answers matters to its parent, not how it was derived. So a symbol is counted by the
 specs it gives back: `table(symbol, specs)` tells, for every tuple of specs out, how many derivations
 take each of `specs` and give that tuple. A rule's `infer` is run once for each combination of its
-children's answers; children that are referred to elsewhere (`Ref`) are tried tree by tree.
+children's answers; children that are referred to elsewhere (`Ref`) are tried tree by tree. Of the
+many answers of a `Chain` or an `Each`, only the elements that `infer` looks at make a difference
+(`_Parts`): a chain of which the last spec alone is read counts in time linear in its length.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from nas.architecture import Architecture
 from nas.derivation import Place, Walk
 from nas.errors import SearchSpaceError
-from nas.grammar import Grammar, Misfit, Ref, Rule, Spec, Symbol, innermost
+from nas.grammar import Chain, Each, Grammar, Misfit, Ref, Rule, Spec, Symbol, innermost
 
 T = TypeVar("T")
 Specs = tuple[Spec, ...]
@@ -95,7 +97,7 @@ class _Counting:
         while pending:
             run = _Run(self, rule, pending.pop(), pending, env)
             try:
-                outs = tuple(run.infer(symbol, spec) for spec in specs)
+                outs = tuple(_settled(run.infer(symbol, spec)) for spec in specs)
             except Misfit:
                 continue
             below = run.tables()
@@ -121,6 +123,7 @@ class _Run:
         self.asked: dict[str, tuple[Specs, Specs]] = {}
         self.places: dict[str, Place] = {role: _place(s, tree) for role, s, tree in env}
         self.chosen: dict[str, Architecture] = {}
+        self.parts: dict[str, _Parts] = {}
 
     def infer(self, symbol: Symbol, spec: Spec) -> Any:  # Any: the spec out
         if self.counting.grammar.option(symbol, spec, self.rule.name) is not self.rule:
@@ -130,10 +133,15 @@ class _Run:
 
     def _child(self, role: str, symbol: Symbol) -> Callable[..., Any]:  # Any: the spec out
         def call(spec: Spec, times: int = 1) -> Any:  # Any: the spec out
+            spec = _settled(spec)
             if isinstance(symbol, Ref):
                 return self._walk(symbol.role, spec)
             if role in self.counting.referred:
                 return self._tree(role, symbol, spec)
+            if isinstance(symbol, Chain | Each):
+                if role not in self.parts:
+                    self.parts[role] = _Parts(self.counting, symbol, self._env())
+                return _Elements(self, self.parts[role], self.parts[role].ask(spec))
             specs, outs = self.asked.get(role, ((), ()))
             if spec in specs:
                 return outs[specs.index(spec)]
@@ -168,6 +176,13 @@ class _Run:
         walk = Walk(self.counting.grammar, place.symbol, place.node, "", self.places)
         return walk.out(spec)
 
+    def element(self, parts: _Parts, asked: int, index: int) -> Spec:
+        """One element of a Chain's or Each's answer, branching over what it can be."""
+        if (asked, index) not in parts.seen:
+            out = self._branch(parts.answers(asked, index))
+            parts.seen[asked, index] = out
+        return parts.seen[asked, index]
+
     def _branch(self, answers: list[T]) -> T:
         if not answers:
             raise Misfit("no derivation takes these specs")
@@ -183,7 +198,7 @@ class _Run:
             for role, (specs, _) in self.asked.items()
         ]
         trees = [self._measure(role, tree) for role, tree in self.chosen.items()]
-        return owned + trees
+        return owned + trees + [parts.bounds() for parts in self.parts.values()]
 
     def _measure(self, role: str, tree: Architecture) -> _Table:
         nodes = list(tree.nodes())
@@ -194,7 +209,131 @@ class _Run:
         ways = 1
         for role, (specs, outs) in self.asked.items():
             ways *= self.counting.table(self.rule.children[role], specs, self._env()).counts[outs]
+        for parts in self.parts.values():
+            ways *= parts.ways()
         return ways
+
+
+class _Parts:
+    """The derivations of a Chain or an Each, told by those elements of its answers that were seen.
+
+    `asked` are the specs it was called with; `seen` maps (which of them, element) to a spec out. A
+    state holds one flow for every asked spec; a Chain hands it on from element to element.
+    """
+
+    def __init__(self, counting: _Counting, symbol: Chain | Each, env: Env) -> None:
+        self.counting, self.inner, self.env = counting, symbol.symbol, env
+        self.chained = isinstance(symbol, Chain)
+        self.asked: list[Any] = []  # Any: (spec, n) of a Chain, a tuple of specs of an Each
+        self.seen: dict[tuple[int, int], Spec] = {}
+
+    def ask(self, spec: Any) -> int:  # Any: as in `asked`
+        """Call it with a spec; which of the asked ones it is. Misfit where no derivation takes it."""
+        if spec not in self.asked:
+            self.asked.append(spec)
+            if len({self._length(s) for s in self.asked}) > 1:
+                raise Misfit("specs of different lengths")
+            if not self.ways():
+                raise Misfit("no derivation takes these specs")
+        return self.asked.index(spec)
+
+    def _length(self, spec: Any) -> int:  # Any: as in `asked`
+        return int(spec[1]) if self.chained else len(spec)
+
+    @property
+    def length(self) -> int:
+        """How many elements it has."""
+        return self._length(self.asked[0])
+
+    def ways(self) -> int:
+        """How many derivations give what was seen."""
+        states = self._start()
+        for index in range(self.length):
+            states = self._step(states, index)
+        return sum(states.values())
+
+    def answers(self, asked: int, index: int) -> list[Spec]:
+        """The specs that an element can be, given what was seen."""
+        states = self._start()
+        for before in range(index):
+            states = self._step(states, before)
+        found = dict.fromkeys(outs[asked] for _, outs, _ in self._outs(states, index))
+        return [out for out in found if self._possible(asked, index, out)]
+
+    def _possible(self, asked: int, index: int, out: Spec) -> bool:
+        self.seen[asked, index] = out
+        try:
+            return self.ways() > 0
+        finally:
+            del self.seen[asked, index]
+
+    def _start(self) -> Counter[Specs]:
+        return Counter({tuple(spec[0] if self.chained else () for spec in self.asked): 1})
+
+    def _step(self, states: Counter[Specs], index: int) -> Counter[Specs]:
+        following: Counter[Specs] = Counter()
+        for state, outs, ways in self._outs(states, index):
+            following[outs if self.chained else state] += ways
+        return following
+
+    def _outs(self, states: Counter[Specs], index: int) -> Iterator[tuple[Specs, Specs, int]]:
+        """(state before, specs out of the element, derivations) that agree with what was seen."""
+        for state, ways in states.items():
+            given = state if self.chained else tuple(spec[index] for spec in self.asked)
+            specs = tuple(dict.fromkeys(given))
+            for outs, more in self.counting.table(self.inner, specs, self.env).counts.items():
+                each = tuple(outs[specs.index(spec)] for spec in given)
+                if all(self.seen.get((j, index), out) == out for j, out in enumerate(each)):
+                    yield state, each, ways * more
+
+    def bounds(self) -> _Table:
+        """The most nodes, nested rules and choices, its own node included."""
+        table = _Table(nodes=1, depth=1)
+        states = self._start()
+        for index in range(self.length):
+            inner = [self._table(state, index) for state in states]
+            table.nodes += max(t.nodes for t in inner)
+            table.depth = max(table.depth, 1 + max(t.depth for t in inner))
+            table.choices += max(t.choices for t in inner)
+            states = self._step(states, index)
+        return table
+
+    def _table(self, state: Specs, index: int) -> _Table:
+        given = state if self.chained else tuple(spec[index] for spec in self.asked)
+        return self.counting.table(self.inner, tuple(dict.fromkeys(given)), self.env)
+
+
+class _Elements(Sequence[Any]):  # Any: specs
+    """The tuple that a Chain or an Each answers, of which an element is decided when it is read."""
+
+    def __init__(self, run: _Run, parts: _Parts, asked: int) -> None:
+        self._run, self._parts, self._asked = run, parts, asked
+
+    def __len__(self) -> int:
+        return self._parts.length
+
+    def __getitem__(self, index: Any) -> Any:  # Any: an index or a slice; specs
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(len(self))[index])
+        return self._run.element(self._parts, self._asked, range(len(self))[index])
+
+    def __add__(self, other: tuple[Any, ...]) -> tuple[Any, ...]:  # Any: specs
+        return (*self, *other)
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == other
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+
+def _settled(spec: Any) -> Any:  # Any: specs
+    """A spec with the answers of chains in it decided."""
+    if isinstance(spec, _Elements):
+        return tuple(_settled(element) for element in spec)
+    if type(spec) is tuple and any(isinstance(part, _Elements | tuple) for part in spec):
+        return tuple(_settled(part) for part in spec)
+    return spec
 
 
 def _place(symbol: Symbol, tree: Architecture) -> Place:
