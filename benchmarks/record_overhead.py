@@ -86,6 +86,9 @@ class Turns(Observer):
         self.began, self.in_storage = time.perf_counter(), 0.0
         self.count = 0
 
+    def on_progress(self, done, total, what):
+        pass
+
     def on_trial(self, trial, weights):
         self.count += 1
         if self.count % TURN:

@@ -1,4 +1,7 @@
-"""The command line `nas`: the only file that names the packages whose parts it uses."""
+"""The command line `nas`: the only file of the framework that imports from the other two packages.
+
+Each command stands here with the options it declares, which is why the file is long.
+"""
 
 from __future__ import annotations
 

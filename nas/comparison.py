@@ -278,6 +278,9 @@ class _Best(Observer):
     best: Trial | None = None
     weights: Weights = None
 
+    def on_progress(self, done: int, total: int, what: str) -> None:
+        """Runs have one bar for all, which counts runs."""
+
     def on_trial(self, trial: Trial, weights: Weights) -> None:
         if self.best is None or self.study.problem.better(trial, self.best):
             self.best, self.weights = trial, weights

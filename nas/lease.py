@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,8 +25,8 @@ def lease() -> dict[str, Any]:  # Any: JSON values
 
 def is_lost(given: Lease) -> bool:
     """Whether the holder of a lease is gone: its process ended, or it was not renewed in time."""
-    if given.get("host") == socket.gethostname():
-        return _began(int(given["pid"])) != given.get("began")
+    if given.get("host") == socket.gethostname() and given.get("began") is not None:
+        return bool(_began(int(given["pid"])) != given["began"])
     return float(given.get("until", 0)) < time.time()
 
 
@@ -48,18 +49,22 @@ def renewed(renew: Callable[[], None]) -> Iterator[None]:
 
 
 def _began(pid: int) -> str | None:
-    """When a process of this host began, as its kernel tells it; None where there is none."""
+    """When a process of this host began; None where there is none, or where that cannot be told."""
+    if sys.platform == "win32":  # os.kill would end the process
+        return None
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         return stat.rpartition(")")[2].split()[19]
     except OSError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return None
-    try:  # no /proc: a living process counts as the same one
+        return None if Path("/proc/self/stat").exists() else _is_alive(pid)
+
+
+def _is_alive(pid: int) -> str | None:
+    """Where there is no /proc, a living process counts as the same one."""
+    try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return None
     except PermissionError:
-        pass
+        return "alive"
     return "alive"

@@ -22,7 +22,7 @@ from nas.errors import StorageError, unknown
 from nas.found import Found, Measured, Provenance, TaskName, load, save
 from nas.problem import Problem
 from nas.storage import open_storage
-from nas.study import CONFIGURATION, Budget, Observer, Study, Weights
+from nas.study import CONFIGURATION, Budget, Observer, Study, Unobserved, Weights
 from nas.task import Metric
 from nas.training import torch_device
 from nas.trial import Trial
@@ -43,7 +43,7 @@ class Watch(Protocol):
 def _quiet(
     problem: Problem, metrics: Mapping[str, Metric], budget: Budget, done: int
 ) -> AbstractContextManager[Observer]:
-    return nullcontext(Observer())
+    return nullcontext(Unobserved())
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class _Keeper(Observer):
     study: Study
     configuration: StudyConfiguration
     folder: Path
-    observer: Observer = field(default_factory=Observer)
+    observer: Observer = field(default_factory=Unobserved)
     front: list[Trial] = field(default_factory=list)
 
     def on_progress(self, done: int, total: int, what: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,17 +11,20 @@ from typing import IO
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from nas.errors import StorageError
+
+if sys.platform != "win32":
+    import fcntl
 
 FORMS = "journal:FILE, sqlite:///FILE, postgresql://USER@HOST/NAME, memory"
 SQLITE_TIMEOUT_SECONDS = 60
 
 
 class KernelLock(BaseJournalFileLock):
-    """An exclusive lock that the kernel releases when its holder dies.
+    """An exclusive lock that the kernel releases when its holder dies (flock; not on Windows).
 
     Optuna's own locks are files; one left behind by a killed process stalls everyone for 30 s.
     """
@@ -74,8 +77,8 @@ def _database(url: str) -> BaseStorage:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[KernelLock]:
-    lock = KernelLock(path)
+def _locked(path: Path) -> Iterator[BaseJournalFileLock]:
+    lock = JournalFileOpenLock(str(path)) if sys.platform == "win32" else KernelLock(path)
     lock.acquire()
     try:
         yield lock

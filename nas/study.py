@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, final
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
@@ -36,14 +37,27 @@ METRICS = "metrics"
 Weights = Mapping[str, Tensor] | None
 
 
-class Observer:
-    """What a study tells of itself while it runs; this one keeps quiet."""
+class Observer(ABC):
+    """Is told what happens in a study while it runs."""
 
+    @abstractmethod
     def on_progress(self, done: int, total: int, what: str) -> None:
         """Within the evaluation that runs: `done` of `total` steps of what."""
 
+    @abstractmethod
     def on_trial(self, trial: Trial, weights: Weights) -> None:
         """A trial was told; `weights` are its trained state, where the evaluator gives any."""
+
+
+@final
+class Unobserved(Observer):
+    """Does nothing of what it is told."""
+
+    def on_progress(self, done: int, total: int, what: str) -> None:
+        """Nothing."""
+
+    def on_trial(self, trial: Trial, weights: Weights) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +130,7 @@ class Study:
         Trials that were lost or interrupted are retried first, in their own places. An exception of
         the evaluator closes its trial and passes on; a later run retries it.
         """
-        run = _Run(self, self.open(), budget, observer or Observer())
+        run = _Run(self, self.open(), budget, observer or Unobserved())
         with renewed(run.renew):
             while run.step():
                 pass

@@ -47,7 +47,7 @@ class ProgressObserver(Observer):
         """Move the bar of the study."""
         self.trials = [*self.problem.front([*self.trials, trial])]
         best = describe(self.trials[0], self.problem, self.metrics) if self.trials else "none yet"
-        self.progress.update(self.whole, advance=1, best=best)
+        self.progress.update(self.whole, advance=1, best=f"best {best}")
         self.progress.update(self.inner, visible=False, completed=0)
         if not self.console.is_terminal:
             said = describe(trial, self.problem, self.metrics)

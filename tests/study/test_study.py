@@ -104,6 +104,9 @@ def test_a_bug_stops_the_study_and_its_trial_is_retried_in_its_place(storage):
 
 def test_stopped_by_hand_the_study_is_whole_and_goes_on_identically(storage):
     class Stopping(Observer):
+        def on_progress(self, done, total, what):
+            pass
+
         def on_trial(self, trial, weights):
             if trial.number == 2:
                 raise KeyboardInterrupt
