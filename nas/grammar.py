@@ -82,6 +82,11 @@ class Rule:
                 f'rule "{self.name}" has weight {self.weight}; '
                 "a rule needs a name and a weight of at least 0."
             )
+        if self.children and "/" in self.name:
+            raise SearchSpaceError(
+                f'rule "{self.name}" has children and a "/" in its name, which stands between the '
+                "steps of a path; name it without."
+            )
         for role in self.children:
             if not role or "/" in role or "." in role:
                 raise SearchSpaceError(

@@ -100,16 +100,17 @@ class SearchSpace:
         """The architecture a text spells, in the space's own form or its other notation."""
         if self.notation is not None:
             text = self.notation.read(text) or text
-        walk = self._walk(read(text))
+        tree = read(text)
+        self._check_extent(tree)
+        walk = self._walk(tree)
         try:
             walk.out(self.spec)
         except Misfit as misfit:
             raise SearchSpaceError(
                 f"{text} is not in {self._title()} for {self.spec}: {misfit}."
             ) from None
-        architecture = walk.root.architecture()
-        self._check_limits(architecture, walk)
-        return architecture
+        self._check({"instances": (walk.instances(self.spec), self.limits.max_instances)})
+        return walk.root.architecture()
 
     def contains(self, architecture: Architecture) -> bool:
         """Whether an architecture is a derivation of this space for its spec."""
@@ -232,14 +233,14 @@ class SearchSpace:
     def _walk(self, architecture: Architecture) -> Walk:
         return Walk(self.grammar, self.start, architecture)
 
-    def _check_limits(self, architecture: Architecture, walk: Walk) -> None:
-        found = list(architecture.nodes())
+    def _check_extent(self, tree: Architecture) -> None:
+        """Refuse a tree that is too large or too deep, before anything recurses into it."""
+        found = list(tree.nodes())
         depth = max(path.count("/") + bool(path) for path, _ in found) + 1
-        given = {
-            "nodes": (len(found), self.limits.max_nodes),
-            "nested rules": (depth, self.limits.max_depth),
-            "instances": (walk.instances(self.spec), self.limits.max_instances),
-        }
+        nodes = (len(found), self.limits.max_nodes)
+        self._check({"nodes": nodes, "nested rules": (depth, self.limits.max_depth)})
+
+    def _check(self, given: Mapping[str, tuple[int, int]]) -> None:
         for what, (number, most) in given.items():
             if number > most:
                 raise SearchSpaceError(

@@ -73,9 +73,9 @@ class BSpline(Basis):
 
     @property
     def flops(self) -> int:
-        """Two comparisons a knot interval; six operations a function and degree."""
-        values = sum(self.size + self.degree - d for d in range(1, self.degree + 1))
-        return 2 * (self.size + self.degree) + 6 * values
+        """Two comparisons an interval of knots; the five operations of each step of the recursion."""
+        intervals = self.size + self.degree
+        return 2 * intervals + sum(5 * (intervals - d) + 3 for d in range(1, self.degree + 1))
 
     def grid(self) -> Tensor:
         steps = torch.arange(-self.degree, self.grid_size + self.degree + 1)
@@ -85,9 +85,8 @@ class BSpline(Basis):
         u, t = u.unsqueeze(-1), grid
         values = ((u >= t[:, :-1]) & (u < t[:, 1:])).to(u.dtype)
         for d in range(1, self.degree + 1):
-            rising = (u - t[:, : -d - 1]) / (t[:, d:-1] - t[:, : -d - 1])
-            falling = (t[:, d + 1 :] - u) / (t[:, d + 1 :] - t[:, 1:-d])
-            values = rising * values[..., :-1] + falling * values[..., 1:]
+            rising = (u - t[:, :-d]) / (t[:, d:] - t[:, :-d]) * values
+            values = rising[..., :-1] + values[..., 1:] - rising[..., 1:]
         return values
 
     def adapted(self, grid: Tensor, samples: Tensor, uniform: float) -> Tensor:

@@ -134,7 +134,7 @@ def test_pick_has_a_rule_for_every_subset_and_names_it():
     assert space.size() == math.comb(3, 2) * 4 == len(set(texts(space)))
     found = space.parse("net(pick_0_2(a, b))")
     assert space.spec_out(found) == ((0, 5), (2, 7))
-    assert found.at("ops/pick_0_2.2").rule == "b"
+    assert found.at("ops/2").rule == "b"
 
 
 def test_chain_threads_what_flows_and_gives_every_stage():

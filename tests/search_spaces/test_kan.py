@@ -271,4 +271,8 @@ def test_seeded_samples_stay_the_same():
     assert [str(sample(space(), rng)) for _ in range(3)] == GOLDEN
 
 
-GOLDEN: list[str] = []
+GOLDEN = [
+    "kan(1, chain(layer(4, chebyshev)), output(b_spline))",
+    "kan(2, chain(layer(8, b_spline), layer(16, b_spline)), output(chebyshev))",
+    "kan(1, chain(layer(4, chebyshev)), output(rbf))",
+]

@@ -279,4 +279,8 @@ def test_seeded_samples_stay_the_same():
     assert [write(sample(space(), rng)) for _ in range(3)] == GOLDEN
 
 
-GOLDEN: list[str] = []
+GOLDEN = [
+    "|none~0|+|skip_connect~0|none~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|",
+    "|nor_conv_1x1~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|avg_pool_3x3~0|nor_conv_3x3~1|none~2|",
+    "|nor_conv_1x1~0|+|nor_conv_1x1~0|nor_conv_1x1~1|+|skip_connect~0|nor_conv_3x3~1|none~2|",
+]
