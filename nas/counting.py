@@ -255,9 +255,11 @@ class _Parts:
     def answers(self, asked: int, index: int) -> list[Spec]:
         """The specs that an element can be, given what was seen."""
         states = self._start()
-        for before in range(index):
+        for before in range(index if self.chained else 0):
             states = self._step(states, before)
         found = dict.fromkeys(outs[asked] for _, outs, _ in self._outs(states, index))
+        if not self.chained:  # the elements of an Each do not depend on each other
+            return list(found)
         return [out for out in found if self._possible(asked, index, out)]
 
     def _possible(self, asked: int, index: int, out: Spec) -> bool:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
@@ -93,7 +93,7 @@ def test_mutants_are_admissible_and_differ(space, architectures):
 
 def test_children_of_two_parents_are_admissible(space, architectures):
     rng = random.Random(2)
-    for first, second in zip(architectures, architectures[1:], strict=False):
+    for first, second in pairwise(architectures):
         assert_admissible(space, crossover(space, first, second, rng))
 
 
