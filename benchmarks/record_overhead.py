@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -115,7 +116,7 @@ def main():
         timed = Timed(open_storage(form.format(folder, "ours")))
         turns = Turns(Bare(open_storage(form.format(folder, "bare"))), timed)
         searcher = registry.make("searcher", options.searcher)
-        space = letters(CHOICES)
+        space = replace(letters(CHOICES), canonical=None)
         Study("s", problem(space), searcher, Hashed(), timed).run(Budget(trials=options.trials), turns)
     print(f"{options.searcher} on {options.storage}, {CHOICES} choices, ms a trial (medians of turns)")
     print(f"{'trials':>12} {'ours':>8} {'bare':>8} {'ratio':>6} {'own':>6}")

@@ -29,7 +29,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line; an error a user can mend is one sentence and exit code 2."""
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(prog_name="nas", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as error:
         error.show()

@@ -27,9 +27,8 @@ from nas.comparison_report import write_report
 from nas.configuration import Made, PartConfiguration, SearchConfiguration
 from nas.conversion import convert
 from nas.errors import ConfigurationError, StorageError, unknown
-from nas.evaluation import Context
 from nas.storage import open_storage
-from nas.study import Budget, Observer, Study, Weights
+from nas.study import Budget, Observer, Study, Weights, tested
 from nas.trial import Trial
 
 RESULTS = Path("results")
@@ -327,22 +326,10 @@ def _ended(run: Run, study: Study, trials: list[Trial], keeper: _Best) -> Ended:
     weights = keeper.weights if keeper.best == best else None
     row |= {
         objective: best.metrics[objective],
-        "test": _test(study, best, weights),
+        "test": tested(study, best, weights)[0].get(objective, math.nan),
         "architecture": str(best.architecture),
     }
     return Ended(row, _anytime(run, study, trials))
-
-
-def _test(study: Study, best: Trial, weights: Weights) -> float:
-    """The best trial's test score; one whose weights were lost with a process is trained again."""
-    objective = study.problem.objectives[0].metric
-    test = study.evaluator.test(study.problem, best.architecture, weights)
-    if not test and weights is None:
-        context = Context(study.seed, best.number, study.device, study.threads)
-        again = study.evaluator.evaluate(study.problem, best.architecture, context)
-        if again.weights is not None:
-            test = study.evaluator.test(study.problem, best.architecture, again.weights)
-    return test.get(objective, math.nan)
 
 
 def _anytime(run: Run, study: Study, trials: list[Trial]) -> list[dict[str, Any]]:  # Any: CSV cells
@@ -351,7 +338,7 @@ def _anytime(run: Run, study: Study, trials: list[Trial]) -> list[dict[str, Any]
     rows: list[dict[str, Any]] = []  # Any: as above
     best: Trial | None = None
     cost = 0.0
-    for trial in trials:
+    for count, trial in enumerate(trials, 1):
         cost += trial.cost
         if trial.completed and (best is None or study.problem.better(trial, best)):
             best = trial
@@ -360,6 +347,7 @@ def _anytime(run: Run, study: Study, trials: list[Trial]) -> list[dict[str, Any]
                 {
                     "searcher": run.label,
                     "seed": run.search.seed,
+                    "trials": count,
                     "cost": cost,
                     objective: trial.metrics[objective],
                     "test": test.get(objective, math.nan),
@@ -392,7 +380,7 @@ def _ordered(path: Path, order: Mapping[tuple[str, int], int]) -> list[dict[str,
     for row in _read(path):
         key = (row["searcher"], int(row["seed"]))
         if key in order:
-            rows[(order[key], float(row["cost"]))] = row
+            rows[(order[key], int(row["trials"]))] = row
     kept = [rows[key] for key in sorted(rows)]
     if kept:
         temporary = path.with_suffix(".part")

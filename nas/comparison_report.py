@@ -38,6 +38,10 @@ class _Report:
         self.by = {label: _of(comparison.runs, label) for label in (SAMPLING, *self.labels)}
         tested = all(not math.isnan(float(r["test"])) for r in comparison.runs)
         self.column = "test" if tested else objective.metric
+        spent = max((float(r["cost"]) for r in comparison.runs), default=0.0)
+        self.axis = "cost" if spent > 0 else "trials"  # where nothing costs anything
+        self.axis_unit = cost_unit if spent > 0 else "trials"
+        self.most = max((float(r[self.axis]) for r in comparison.runs), default=1.0)
 
     def values(self, label: str, column: str) -> list[float]:
         """The finite values of a column, a run each."""
@@ -125,11 +129,10 @@ class _Report:
 
     def anytime(self, drawn: bool) -> list[str]:
         """The mean of the best so far at parts of the cost."""
-        most = max((float(r["cost"]) for r in self.comparison.runs), default=0.0)
-        costs = [most * fraction for fraction in FRACTIONS]
+        costs = [self.most * fraction for fraction in FRACTIONS]
         column = self._curve_column()
         lines = ["## Best so far", ""]
-        lines += [f"| {self.cost_unit} | " + " | ".join(f"{c:g}" for c in costs) + " |"]
+        lines += [f"| {self.axis_unit} | " + " | ".join(f"{c:g}" for c in costs) + " |"]
         lines += ["| --- |" + " --- |" * len(costs)]
         for label in self.labels:
             cells = [f"{np.mean(v):.5g}" if (v := self.at(label, c, column)) else "" for c in costs]
@@ -152,7 +155,7 @@ class _Report:
         """Each run's best so far when so much was spent; runs that had nothing yet are left out."""
         best: dict[int, float] = {}
         for row in _of(self.comparison.anytime, label):
-            if float(row["cost"]) <= cost + 1e-9:
+            if float(row[self.axis]) <= cost + 1e-9:
                 best[int(row["seed"])] = float(row[column])
         return list(best.values())
 
@@ -163,8 +166,7 @@ class _Report:
             from matplotlib.figure import Figure
         except ImportError:
             return False
-        most = max((float(r["cost"]) for r in self.comparison.runs), default=1.0)
-        grid = np.linspace(most / 100, most, 100)
+        grid = np.linspace(self.most / 100, self.most, 100)
         column = self._curve_column()
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.add_subplot()
@@ -177,7 +179,7 @@ class _Report:
             axes.plot(xs, means, label=label)
             axes.fill_between(xs, means - errors, means + errors, alpha=0.2)
         axes.set_xscale("log")
-        axes.set_xlabel(self.cost_unit)
+        axes.set_xlabel(self.axis_unit)
         axes.set_ylabel(f"{column} of the best so far{self.unit}")
         axes.legend(title="mean, standard error")
         axes.grid(alpha=0.3)

@@ -37,7 +37,7 @@ def study_configuration(
         if given[key] is not None:
             tables[key] = given[key]
     tables["limits"] = dict(tables.get("limits", {})) | dict(map(_limit, given["limits"]))
-    tables["load"] = [*tables.get("load", []), *map(str, loaded)]
+    tables["load"] = [*tables.get("load", []), *(str(path.resolve()) for path in loaded)]
     study = dict(tables.get("study", {}))
     study |= {
         key: given[key]

@@ -22,7 +22,7 @@ from nas.errors import StorageError, unknown
 from nas.found import Found, Measured, Provenance, TaskName, load, save
 from nas.problem import Problem
 from nas.storage import open_storage
-from nas.study import CONFIGURATION, Budget, Observer, Study, Unobserved, Weights
+from nas.study import CONFIGURATION, Budget, Observer, Study, Unobserved, Weights, tested
 from nas.task import Metric
 from nas.training import torch_device
 from nas.trial import Trial
@@ -95,8 +95,8 @@ def search(
     keeper.front = study.problem.front(record.history.trials)
     with watch(study.problem, study.metrics, configuration.budget, len(record.history)) as observer:
         keeper.observer = observer
-        trials = study.run(configuration.budget, keeper)
-    return _finished(configuration, study, trials, keeper)
+        study.run(configuration.budget, keeper)
+    return _finished(configuration, study, keeper)
 
 
 def named(
@@ -230,10 +230,10 @@ class _Keeper(Observer):
     def save(self, trial: Trial, weights: Weights, test: Mapping[str, float]) -> None:
         """Write what was found at a trial; without weights, those saved before are kept."""
         path = _file(self.folder, trial)
+        found = self._found(trial, test)
         if weights is None and path.is_file():
-            found = replace(load(path), metrics=self._measured(trial, test))
-        else:
-            found = self._found(trial, test)
+            before = load(path)
+            found = replace(before, metrics={**before.metrics, **found.metrics})
         save(found, path, weights)
 
     def _found(self, trial: Trial, test: Mapping[str, float]) -> Found:
@@ -260,20 +260,23 @@ class _Keeper(Observer):
         return measured
 
 
-def _finished(
-    configuration: StudyConfiguration, study: Study, trials: list[Trial], keeper: _Keeper
-) -> Outcome:
-    """Score the front on test data, save that, and drop what was saved before something better came."""
+def _finished(configuration: StudyConfiguration, study: Study, keeper: _Keeper) -> Outcome:
+    """Score the front on test data and save that; the front is that of every worker's trials."""
+    record = study.open()
+    record.refresh()
+    trials = record.history.trials
     tests, files = {}, {}
-    for trial in keeper.front:
+    for trial in study.problem.front(trials):
         path = _file(keeper.folder, trial)
         weights = load(path).state() if path.is_file() else None
-        tests[trial.number] = study.evaluator.test(study.problem, trial.architecture, weights)
-        keeper.save(trial, None, tests[trial.number])
+        tests[trial.number], found = tested(study, trial, weights)
+        keeper.save(trial, found if weights is None else None, tests[trial.number])
         files[trial.number] = path
-    for path in (keeper.folder / "found").glob("*"):
-        if path.with_suffix(".json") not in files.values():
-            path.unlink()
+    for trial in trials:  # what was saved before something better came
+        path = _file(keeper.folder, trial)
+        if path not in files.values():
+            path.unlink(missing_ok=True)
+            path.with_suffix(".safetensors").unlink(missing_ok=True)
     outcome = Outcome(
         configuration,
         study.problem,

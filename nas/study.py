@@ -137,6 +137,18 @@ class Study:
         return run.record.history.trials
 
 
+def tested(study: Study, trial: Trial, weights: Weights) -> tuple[Mapping[str, float], Weights]:
+    """A trial's scores on test data, and its weights; where those were lost, it is trained again."""
+    scores = study.evaluator.test(study.problem, trial.architecture, weights)
+    if scores or weights is not None:
+        return scores, weights
+    context = Context(study.seed, trial.number, study.device, study.threads)
+    again = study.evaluator.evaluate(study.problem, trial.architecture, context)
+    if again.weights is None:
+        return scores, None
+    return study.evaluator.test(study.problem, trial.architecture, again.weights), again.weights
+
+
 def check(problem: Problem, evaluator: Evaluator, pruner: BasePruner) -> None:
     """Refuse parts that do not go together: SearchSpaceError or ConfigurationError says which."""
     metrics = {m.name for m in evaluator.metrics(problem)}

@@ -201,6 +201,14 @@ def test_several_objectives_are_refused(protocol, tmp_path):
         compare(protocol, results=tmp_path)
 
 
+def test_what_costs_nothing_is_drawn_by_trials(protocol, tmp_path):
+    text = protocol.read_text().replace("cost = 12", "trials = 5")
+    lines = [x for x in text.splitlines() if "path" not in x]
+    protocol.write_text("\n".join(lines).replace('name = "table"', 'name = "complexity"'))
+    done = compare(protocol, results=tmp_path)
+    assert "| trials | 0.5 | 1.25 | 2.5 | 3.75 | 5 |" in (done.folder / "report.md").read_text()
+
+
 def test_the_picture_shows_every_searcher(protocol, tmp_path):
     compare(protocol, results=tmp_path)
     picture = Path(tmp_path / "benchmarks/small/anytime.svg").read_text()
