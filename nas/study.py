@@ -103,19 +103,25 @@ class Study:
 
     def open(self) -> Record:
         """The study's record, made in the storage where it does not exist."""
-        directions = [
-            StudyDirection.MAXIMIZE if o.sign > 0 else StudyDirection.MINIMIZE
-            for o in self.problem.objectives
-        ]
-        with suppress(DuplicatedStudyError):
-            self.storage.create_new_study(directions, self.name)
-        study_id = self.storage.get_study_id_from_name(self.name)
+        try:
+            study_id = self.storage.get_study_id_from_name(self.name)
+        except KeyError:
+            study_id = self._create()
         known = self.storage.get_study_user_attrs(study_id).get(CONFIGURATION)
         if known is None:
             self._describe(study_id)
         elif known != self.configuration:
             raise StorageError(_difference(self.name, known, self.configuration))
         return Record(self.storage, study_id, self.problem)
+
+    def _create(self) -> int:
+        directions = [
+            StudyDirection.MAXIMIZE if o.sign > 0 else StudyDirection.MINIMIZE
+            for o in self.problem.objectives
+        ]
+        with suppress(DuplicatedStudyError):  # another process was first
+            self.storage.create_new_study(directions, self.name)
+        return int(self.storage.get_study_id_from_name(self.name))
 
     def _describe(self, study_id: int) -> None:
         names = [o.metric for o in self.problem.objectives]

@@ -30,7 +30,7 @@ def mutate(space: SearchSpace, parent: Architecture, rng: random.Random) -> Arch
     paths = list(space.choices(parent))
     for _ in range(ATTEMPTS if paths else 0):
         path = rng.choice(paths)
-        child = space.derive(_replay(plan, rng, changed={path: parent.at(path).rule})).architecture
+        child = space.derive(_replay(plan, rng, changed={path: plan[path]})).architecture
         if child != parent:
             return child
     raise SearchSpaceError(
@@ -44,14 +44,15 @@ def crossover(
     """The first parent with one subtree replaced by a subtree of the second that derives the same
     symbol; choices that no longer fit are drawn. Tries for a child unlike both parents."""
     sources: dict[object, list[str]] = {}
-    for path in space.choices(second):
-        sources.setdefault(second.at(path).symbol, []).append(path)
-    targets = [p for p in space.choices(first) if first.at(p).symbol in sources]
+    for path, choice in space.choices(second).items():
+        sources.setdefault(choice.symbol, []).append(path)
+    symbols = {path: choice.symbol for path, choice in space.choices(first).items()}
+    targets = [path for path, symbol in symbols.items() if symbol in sources]
     own, other = _plan(first), _plan(second)
     child = first
     for _ in range(ATTEMPTS if targets else 0):
         target = rng.choice(targets)
-        source = rng.choice(sources[first.at(target).symbol])
+        source = rng.choice(sources[symbols[target]])
         plan = {p: r for p, r in own.items() if not _within(p, target)}
         plan |= {target + p[len(source) :]: rule for p, rule in other.items() if _within(p, source)}
         child = space.derive(_replay(plan, rng)).architecture
@@ -69,11 +70,12 @@ class Move(NamedTuple):
 
 def moves(space: SearchSpace, architecture: Architecture) -> list[Move]:
     """Every change of one choice, in the order of paths and rules."""
+    taken = _plan(architecture)
     return [
         Move(path, rule.name)
         for path, choice in space.choices(architecture).items()
         for rule in choice.options
-        if rule.name != architecture.at(path).rule
+        if rule.name != taken[path]
     ]
 
 
