@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -177,7 +178,7 @@ class Record:
             self._architecture(number),
             metrics=result["metrics"],
             infeasible=result.get("infeasible"),
-            pruned=trial.state == TrialState.PRUNED,
+            pruned=result.get("pruned", False),
             notes=attributes.get("notes", {}),
             cost=result["cost"],
             seconds=result["seconds"],
@@ -192,9 +193,17 @@ class Record:
                 continue
             holder = trial.user_attrs.get("lease")
             if holder is None or is_lost(holder) or _is_own(holder):
-                self.close(self._ids[number], "lost")
+                self._close_one(number, trial)
                 closed = True
         return closed
+
+    def _close_one(self, number: int, trial: FrozenTrial) -> None:
+        """Close a lost trial; one that was lost while being told, as its worker would have."""
+        if "evaluation" not in trial.user_attrs:
+            self.close(self._ids[number], "lost")
+            return
+        with suppress(UpdateFinishedTrialError):
+            self._end(self._ids[number], self._read(number, trial, 0))
 
     def to_retry(self) -> tuple[int, FrozenTrial] | None:
         """The first trial that was closed without a result and is not being retried."""
@@ -263,28 +272,31 @@ class Record:
             "seconds": round(trial.seconds, 4),
         }
         optional = {"infeasible": trial.infeasible, "reused": trial.reused, "curve": curve or None}
+        optional |= {"pruned": trial.pruned or None}
         result |= {key: value for key, value in optional.items() if value is not None}
-        state, values = TrialState.FAIL, None
-        if trial.infeasible is None:
-            state = TrialState.PRUNED if trial.pruned else TrialState.COMPLETE
-        if state == TrialState.COMPLETE:
-            values = [trial.metrics[o.metric] for o in self.problem.objectives]
         try:
             self.storage.set_trial_user_attr(claim.trial_id, "evaluation", result)
-            self.storage.set_trial_state_values(claim.trial_id, state, values)
+            self._end(claim.trial_id, trial)
         except UpdateFinishedTrialError:
             return False
         finally:
             self._mine.discard(claim.trial_id)
         return True
 
+    def _end(self, trial_id: int, trial: Trial) -> None:
+        """Give a trial its final state, and its values where it has them."""
+        if trial.completed:
+            values = [trial.metrics[o.metric] for o in self.problem.objectives]
+            self.storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+            return
+        state = TrialState.FAIL if trial.infeasible is not None else TrialState.PRUNED
+        self.storage.set_trial_state_values(trial_id, state)
+
     def close(self, trial_id: int, why: str) -> None:
         """Close a trial without a result: "surplus", "lost", "interrupted" or "error: ..."."""
-        try:
+        with suppress(UpdateFinishedTrialError):  # another worker closed it first
             self.storage.set_trial_user_attr(trial_id, "closed", why)
             self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            pass  # another worker closed it first
         self._mine.discard(trial_id)
 
     def losses(self, number: int) -> int:

@@ -134,6 +134,23 @@ def test_stopped_within_an_evaluation_the_trial_is_retried(storage):
     assert closed == [None, None, "interrupted", None, None]
 
 
+def test_stopped_while_a_trial_is_told_it_is_told_by_the_next_run(storage, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "set_trial_state_values", killed)
+        with pytest.raises(Killed):
+            study(storage).run(Budget(trials=3))
+    trials = study(storage).run(Budget(trials=3))
+    recorded = optuna.load_study(study_name="s", storage=storage).trials
+    assert [t.state for t in recorded] == [TrialState.COMPLETE] * 3
+    assert [t.values for t in recorded] == [[t.metrics["score"]] for t in trials]
+
+
 def test_a_curve_is_kept_and_a_pruned_trial_is_marked(storage):
     class Curved(Scored):
         def evaluate(self, problem, architecture, context):
