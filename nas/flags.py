@@ -8,6 +8,7 @@ from typing import Any
 
 from nas import configuration, registry, searching
 from nas.configuration import StudyConfiguration
+from nas.conversion import convert
 from nas.errors import ConfigurationError, unknown
 
 QUICK_START: Mapping[str, Any] = {  # Any: TOML values
@@ -15,6 +16,7 @@ QUICK_START: Mapping[str, Any] = {  # Any: TOML values
     "searcher": {"name": "regularized_evolution", "population_size": 10},
     "task": {"name": "digits"},
 }
+STUDY_FLAGS = ("name", "trials", "seconds", "storage", "device", "threads")
 
 
 def study_configuration(
@@ -23,9 +25,9 @@ def study_configuration(
     given: Mapping[str, Any],  # Any: options
 ) -> StudyConfiguration:
     """The study that a file (or none) and the flags on top of it describe."""
-    tables: dict[str, Any] = configuration.read_toml(file) if file else {}  # Any: TOML values
-    if not tables and not given["space"]:
-        tables = {key: dict(table) for key, table in QUICK_START.items()}
+    tables = _file_tables(file)
+    if file is None and not given["space"]:
+        tables |= {key: dict(table) for key, table in QUICK_START.items()}
     for key in ("space", "task", "searcher"):
         if given[key] and _name_of(tables.get(key)) != given[key]:
             tables[key] = {"name": given[key]}
@@ -33,24 +35,25 @@ def study_configuration(
         tables["evaluator"] = [{"name": name} for name in given["evaluators"]]
     if given["objectives"]:
         tables["objective"] = list(given["objectives"])
-    for key in ("seed", "pruner"):
-        if given[key] is not None:
-            tables[key] = given[key]
-    tables["limits"] = dict(tables.get("limits", {})) | dict(map(_limit, given["limits"]))
-    tables["load"] = [*tables.get("load", []), *(str(path.resolve()) for path in loaded)]
-    study = dict(tables.get("study", {}))
-    study |= {
-        key: given[key]
-        for key in ("name", "trials", "seconds", "storage", "device", "threads")
-        if given[key] is not None
-    }
-    tables["study"] = study
-    tables.setdefault("searcher", "regularized_evolution")
-    tables.setdefault("evaluator", "training")
+    tables |= {key: given[key] for key in ("seed", "pruner") if given[key] is not None}
+    tables["limits"] |= dict(map(_limit, given["limits"]))
+    tables["study"] |= {key: given[key] for key in STUDY_FLAGS if given[key] is not None}
+    tables["load"] += [str(path.resolve()) for path in loaded]
+    tables = {"searcher": "regularized_evolution", "evaluator": "training"} | tables
     for path in tables["load"]:
         registry.load(Path(path))
     apply_settings(tables, given["settings"])
     return searching.read_study(tables, str(file or "the flags"), results=given["results"])
+
+
+def _file_tables(file: Path | None) -> dict[str, Any]:  # Any: TOML values
+    """The tables of a study file, those that flags add to filled in; empty ones without a file."""
+    tables = configuration.read_toml(file) if file else {}
+    for key in ("limits", "study"):
+        if not isinstance(tables.setdefault(key, {}), dict):
+            raise ConfigurationError(f"{key} of {file} is {tables[key]!r}; it takes a table, [{key}].")
+    tables["load"] = list(convert(tables.get("load", ()), tuple[str, ...], f'"load" of {file}'))
+    return tables
 
 
 def _name_of(table: object) -> object:

@@ -249,6 +249,12 @@ def test_bad_input_is_one_sentence_and_exit_code_2(nas_command, arguments, said)
         ("[space]\nname = 'kan'\n[study]\ntrials = 'x'", "a whole number"),
         ("[space]\nname = 'kan'\n[[objective]]\nmetric = 'rmse'", "direction"),
         ("[task]\nname = 'digits'", "[space] is missing"),
+        ("limits = 3\n[space]\nname = 'kan'", "[limits]"),
+        ("study = 'x'\n[space]\nname = 'kan'", "[study]"),
+        ("load = 3\n[space]\nname = 'kan'", '"load"'),
+        ("space = ['kan', 'kan']", "[space]"),
+        ("evaluator = 3\n[space]\nname = 'kan'", "[evaluator]"),
+        ("objective = 3\n[space]\nname = 'kan'", "objective"),
         ("[space]\nname = 'kan'\n[limits]\nparams = 'few'", "a number"),
     ],
 )
