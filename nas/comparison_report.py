@@ -32,7 +32,7 @@ class _Report:
     def __init__(self, comparison: Comparison, objective: Objective, unit: str, cost_unit: str) -> None:
         self.comparison = comparison
         self.objective = objective
-        self.unit = f" ({unit})" if unit else ""
+        self.unit = f" ({unit})" if unit not in ("", "1") else ""
         self.cost_unit = cost_unit
         self.labels = list(comparison.protocol.searchers)
         self.by = {label: _of(comparison.runs, label) for label in (SAMPLING, *self.labels)}

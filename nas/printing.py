@@ -10,7 +10,7 @@ import click
 
 from nas.drawing import text_tree
 from nas.searching import Outcome
-from nas.terminal import curve, describe, number, print_table
+from nas.terminal import curve, describe, number, print_table, unit
 
 
 def print_json(value: Any) -> None:  # Any: JSON values
@@ -53,7 +53,7 @@ def print_outcome(outcome: Outcome, *, as_json: bool, top: int) -> None:
     front = outcome.front
     ranked = sorted((t for t in outcome.trials if t.completed), key=problem.values, reverse=True)
     names = list(metrics)
-    units = [f"{n} ({metrics[n].unit})" if metrics[n].unit else n for n in names]
+    units = [f"{n} ({unit(metrics, n).strip()})" if unit(metrics, n) else n for n in names]
     rows = [
         [str(t.number), *(number(t.metrics[n]) for n in names), number(t.cost), str(t.architecture)]
         for t in (front if len(problem.objectives) > 1 else ranked)[:top]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
@@ -100,17 +101,32 @@ def _journal(path: Path) -> BaseStorage:
 
 
 def _drop_torn_end(path: Path) -> None:
-    """Cut off a last line without its end: a write that was killed half way, so never confirmed."""
+    """Cut off a last line without its end: a write that was killed half way, so never confirmed.
+
+    StorageError where the last whole line is not JSON, on which Optuna would fail only later.
+    """
     with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        keep = end
-        while keep > 0:
-            start = max(0, keep - 65536)
-            file.seek(start)
-            newline = file.read(keep - start).rfind(b"\n")
-            if newline >= 0:
-                keep = start + newline + 1
-                break
-            keep = start
-        if keep < end:
-            file.truncate(keep)
+        end = _after_last(file, b"\n", file.seek(0, os.SEEK_END))
+        file.truncate(end)
+        file.seek(_after_last(file, b"\n", max(0, end - 1)))
+        last = file.read()
+    try:
+        if last:
+            json.loads(last)
+    except ValueError as error:
+        raise StorageError(
+            f'"{path}" is not a journal of a study, or its last line was damaged ({error}); remove '
+            "that line, or name another file."
+        ) from error
+
+
+def _after_last(file: BinaryIO, sign: bytes, end: int) -> int:
+    """The position behind the last sign before `end`; 0 where there is none."""
+    while end > 0:
+        start = max(0, end - 65536)
+        file.seek(start)
+        found = file.read(end - start).rfind(sign)
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

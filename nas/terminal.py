@@ -131,9 +131,9 @@ def number(value: float) -> str:
 
 
 def unit(metrics: Mapping[str, Metric], name: str) -> str:
-    """The unit of a metric with a space before it where there is one."""
+    """The unit of a metric with a space before it; nothing for a number without one ("1")."""
     found = metrics[name].unit if name in metrics else ""
-    return f" {found}" if found else ""
+    return f" {found}" if found not in ("", "1") else ""
 
 
 def _is_number(cell: str) -> bool:

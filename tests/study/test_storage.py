@@ -99,6 +99,16 @@ def test_a_torn_last_line_of_a_journal_is_dropped(tmp_path):
     assert len(make().run(Budget(trials=5))) == 5
 
 
+def test_a_damaged_last_line_of_a_journal_is_told_before_anything_is_added(tmp_path):
+    path = tmp_path / "s.journal"
+    Study("s", problem(), Random(), Scored(), open_storage(f"journal:{path}")).run(Budget(trials=2))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"damaged\n")
+    with pytest.raises(StorageError, match="its last line was damaged"):
+        open_storage(f"journal:{path}")
+    assert path.read_bytes() == whole + b"damaged\n"
+
+
 @pytest.mark.parametrize(
     "wrong",
     ["", "nonsense", "journal:", "sqlite:////no/such/folder/s.db", "mysql+none://x", "redis://x:1"],
