@@ -73,6 +73,8 @@ class Table(Evaluator):
 
     def evaluate(self, problem: Problem, architecture: Architecture, context: Context) -> Evaluation:
         row = self._row(problem, architecture)
+        if row is None:
+            return Evaluation(infeasible=f'"{self._file}" has no such cell', cost=0.0)
         metrics = {name: values[row] for name, values in self._columns.items()}
         for name, value in metrics.items():
             if not math.isfinite(value):
@@ -83,8 +85,8 @@ class Table(Evaluator):
         self, problem: Problem, architecture: Architecture, weights: Mapping[str, Tensor] | None
     ) -> Mapping[str, float]:
         wanted = self.test_column or f"{PREFIX[self.dataset]}_test{self.epochs}"
-        value = _column(self._file, wanted)[self._row(problem, architecture)]
-        return {"accuracy": value} if math.isfinite(value) else {}
+        column, row = _column(self._file, wanted), self._row(problem, architecture)
+        return {"accuracy": column[row]} if row is not None and math.isfinite(column[row]) else {}
 
     @cached_property
     def _file(self) -> Path:
@@ -107,20 +109,14 @@ class Table(Evaluator):
     def _rows(self) -> dict[str, int]:
         return _rows(self._file)
 
-    def _row(self, problem: Problem, architecture: Architecture) -> int:
+    def _row(self, problem: Problem, architecture: Architecture) -> int | None:
         notation = problem.space.notation
         if notation is None:
             raise ConfigurationError(
                 f'evaluator "table" looks cells up as NAS-Bench-201 writes them and space '
                 f'"{problem.space.name}" has no such notation; use the space nasbench201.'
             )
-        text = notation.write(architecture)
-        if text not in self._rows:
-            raise DataError(
-                f'"{self._file}" has no cell {text} among its {len(self._rows):,}; '
-                "use the space nasbench201 and the whole table."
-            )
-        return self._rows[text]
+        return self._rows.get(notation.write(architecture))
 
 
 @cache
@@ -132,11 +128,17 @@ def _arrays(path: Path) -> dict[str, Any]:  # Any: numpy arrays of every type
 
 @cache
 def _column(path: Path, name: str) -> tuple[float, ...]:
-    arrays = _arrays(path)
-    num_rows = len(_rows(path))
+    arrays, _ = _arrays(path), _rows(path)
+    num_rows = len(arrays["ops"])
     fitting = [n for n, a in arrays.items() if a.dtype.kind in "fiu" and a.shape == (num_rows,)]
+    if name in arrays and name not in fitting:
+        raise DataError(
+            f'the column "{name}" of "{path}" is {arrays[name].dtype} of shape {arrays[name].shape}; '
+            f"a column is numbers, one for each of the {num_rows:,} rows of ops."
+        )
     if name not in fitting:
-        raise DataError(unknown(name, f'a column of "{path}"', fitting))
+        shown = [n for n in fitting if "test" not in n or "test" in name]
+        raise DataError(unknown(name, f'a column of "{path}"', shown))
     return tuple(map(float, arrays[name]))
 
 

@@ -213,7 +213,7 @@ def sample(
                 "architecture": str(a),
                 "digest": a.digest,
                 **({made.notation.name: made.notation.write(a)} if made.notation else {}),
-                **made.complexity(a).metrics(),
+                **{name: int(count) for name, count in made.complexity(a).metrics().items()},
             }
             for a in drawn
         ]
@@ -368,7 +368,8 @@ def show(
     if study.endswith(".json") or Path(study).is_file():
         found = load(Path(study))
         architecture = found.architecture
-        print_found(found, as_json=as_json)
+        files = click.get_current_context().find_root().params["files"]
+        print_found(found, as_json=as_json, loaded=[str(file) for file in files])
     else:
         outcome = searching.show(study, storage=storage, results=results)
         print_outcome(outcome, as_json=as_json, top=top)

@@ -133,9 +133,11 @@ class StudyConfiguration:
     device: str = "cpu"
     threads: int = 1
 
-    def toml(self) -> str:
-        """The text of a study.toml that runs this study."""
-        study: dict[str, Any] = {"name": self.name, "storage": self.storage}  # Any: as in Table
+    def toml(self, *, default_storage: str) -> str:
+        """The text of a study.toml that runs this study; the default storage is not named in it."""
+        study: dict[str, Any] = {"name": self.name}  # Any: as in Table
+        if self.storage != default_storage:
+            study["storage"] = self.storage
         study |= {"device": self.device, "threads": self.threads}
         budget = {k: v for k, v in vars(self.budget).items() if v is not None}
         return tomli_w.dumps({"study": study | budget, **self.search.tables()})
@@ -218,6 +220,7 @@ def _converted(configuration: SearchConfiguration) -> SearchConfiguration:
         task=part("task", configuration.task) if configuration.task else None,
         searcher=part("searcher", configuration.searcher),
         evaluators=tuple(part("evaluator", e) for e in configuration.evaluators),
+        load=tuple(str(Path(path).resolve()) for path in configuration.load),
     )
 
 

@@ -27,6 +27,7 @@ class Choice(NamedTuple):
     every: tuple[Rule, ...]
     spec: Spec
     rejected: tuple[str, ...] = ()
+    restart: int = 0  # how many times the derivation began anew
 
 
 Choose = Callable[[Choice], str]
@@ -57,6 +58,7 @@ class Derivation:
     grammar: Grammar
     limits: Limits
     choose: Choose
+    restart: int = 0
     nodes: int = 0
     instances: int = 0
     misfits: int = 0
@@ -89,7 +91,7 @@ class Derivation:
             options = tuple(r for r in options if r.name not in rejected)
         if rejected and not options:
             raise Misfit(f"no option of {symbol} fits")
-        name = self.choose(Choice(at.path, symbol, options, every, spec, rejected))
+        name = self.choose(Choice(at.path, symbol, options, every, spec, rejected, self.restart))
         return self.grammar.option(symbol, spec, name)
 
     def _apply(

@@ -52,8 +52,16 @@ def _file_tables(file: Path | None) -> dict[str, Any]:  # Any: TOML values
     for key in ("limits", "study"):
         if not isinstance(tables.setdefault(key, {}), dict):
             raise ConfigurationError(f"{key} of {file} is {tables[key]!r}; it takes a table, [{key}].")
-    tables["load"] = list(convert(tables.get("load", ()), tuple[str, ...], f'"load" of {file}'))
+    loaded = convert(tables.get("load", ()), tuple[str, ...], f'"load" of {file}')
+    tables["load"] = [str(_beside(file, Path(path))) for path in loaded]
     return tables
+
+
+def _beside(file: Path | None, path: Path) -> Path:
+    """A path that a file names: relative to it, or to the working directory."""
+    if file is not None and (file.parent / path).is_file():
+        return (file.parent / path).resolve()
+    return path.resolve()
 
 
 def _name_of(table: object) -> object:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nas.drawing import text_tree
+from nas.found import Found
 from nas.searching import Outcome
 from nas.terminal import curve, describe, number, print_table, unit
 
@@ -18,9 +20,8 @@ def print_json(value: Any) -> None:  # Any: JSON values
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_found(found: Any, *, as_json: bool) -> None:  # Any: a nas.found.Found
-    from nas.terminal import number, print_table
-
+def print_found(found: Found, *, as_json: bool, loaded: Sequence[str] = ()) -> None:
+    """A found architecture: its metrics, what it costs, its text and tree, and how to reuse it."""
     complexity = found.space.complexity(found.architecture).metrics()
     if as_json:
         metrics = {name: vars(m) for name, m in found.metrics.items()}
@@ -34,14 +35,18 @@ def print_found(found: Any, *, as_json: bool) -> None:  # Any: a nas.found.Found
     print_table(f"{found.path}", ["metric", "value", "unit", "measured on"], rows)
     click.echo(f"space {found.space.name} {dict(found.space.settings) or ''}")
     click.echo(f"{found.architecture}\n\n{text_tree(found.architecture)}")
-    print_reuse(found.path, found.weights is not None)
+    if found.path is not None:
+        print_reuse(found.path, found.weights is not None, loaded)
 
 
-def print_reuse(path: Path, pretrained: bool) -> None:
+def print_reuse(path: Path, pretrained: bool, load: Sequence[str] = ()) -> None:
+    """The lines that take a found file further; parts of a user's own are loaded before it."""
     call = "pretrained()" if pretrained else "build()"
-    click.echo(f"Reuse it:  python -c \"import nas; model = nas.load('{path}').{call}\"")
-    follow = f"nas export {path} --to onnx" if pretrained else f"nas train {path}"
-    click.echo(f"      or:  {follow}")
+    first = "import nas; from nas import registry; " if load else "import nas; "
+    first += "".join(f"registry.load('{file}'); " for file in load)
+    click.echo(f"Reuse it:  python -c \"{first}model = nas.load('{path}').{call}\"")
+    follow = f"export {path} --to onnx" if pretrained else f"train {path}"
+    click.echo(f"      or:  nas {''.join(f'--load {file} ' for file in load)}{follow}")
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool, top: int) -> None:
@@ -77,7 +82,8 @@ def print_outcome(outcome: Outcome, *, as_json: bool, top: int) -> None:
             click.echo(f"Test of trial {trial.number}: {said}")
     for trial in front[:1]:
         if trial.number in outcome.files:
-            print_reuse(outcome.files[trial.number], _has_weights(outcome.files[trial.number]))
+            file = outcome.files[trial.number]
+            print_reuse(file, _has_weights(file), outcome.configuration.search.load)
 
 
 def _has_weights(path: Path) -> bool:

@@ -158,8 +158,9 @@ def options(kind: str, name: str) -> dict[str, Option]:
     return found
 
 
-def load(path: Path) -> None:
+def load(path: Path | str) -> None:
     """Import a Python file, so that the parts that it registers can be named."""
+    path = Path(path)
     if not path.is_file():
         raise ConfigurationError(f'there is no file "{path}" to load parts from.')
     module = f"_nasgram_loaded_{path.resolve().stem}"
@@ -168,7 +169,12 @@ def load(path: Path) -> None:
         raise ConfigurationError(f'"{path}" is not a Python file; parts are loaded from NAME.py.')
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[module] = loaded
-    spec.loader.exec_module(loaded)
+    try:
+        spec.loader.exec_module(loaded)
+    except Exception as error:  # whatever the file does
+        raise ConfigurationError(
+            f'"{path}" cannot be loaded: {type(error).__name__}: {error}; mend it first.'
+        ) from error
     for kind in KINDS:
         for part in _decorated(path.resolve(), module, kind):
             _loaded[kind, part.name] = part

@@ -8,7 +8,7 @@ and `report.md`.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from nas.configuration import Made, SearchConfiguration, StudyConfiguration
 from nas.errors import StorageError, unknown
 from nas.found import Found, Measured, Provenance, TaskName, load, save
 from nas.problem import Problem
-from nas.storage import open_storage
+from nas.storage import absolute, open_storage, require
 from nas.study import CONFIGURATION, Budget, Observer, Study, Unobserved, Weights, tested
 from nas.task import Metric
 from nas.training import torch_device
@@ -35,13 +35,13 @@ class Watch(Protocol):
     """Makes an observer for the time of a run; `nas.terminal.watching` draws progress bars."""
 
     def __call__(
-        self, problem: Problem, metrics: Mapping[str, Metric], budget: Budget, done: int
+        self, problem: Problem, metrics: Mapping[str, Metric], budget: Budget, done: Sequence[Trial]
     ) -> AbstractContextManager[Observer]:
-        """The observer for a study with so many trials done."""
+        """The observer for a study in which these trials are done."""
 
 
 def _quiet(
-    problem: Problem, metrics: Mapping[str, Metric], budget: Budget, done: int
+    problem: Problem, metrics: Mapping[str, Metric], budget: Budget, done: Sequence[Trial]
 ) -> AbstractContextManager[Observer]:
     return nullcontext(Unobserved())
 
@@ -89,11 +89,14 @@ def search(
     record = study.open()
     folder = results / "studies" / configuration.name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.toml").write_text(configuration.toml(), encoding="utf-8")
+    (folder / "study.toml").write_text(
+        configuration.toml(default_storage=_own_journal(configuration.name, results)), encoding="utf-8"
+    )
     keeper = _Keeper(study, configuration, folder)
     record.refresh()
-    keeper.front = study.problem.front(record.history.trials)
-    with watch(study.problem, study.metrics, configuration.budget, len(record.history)) as observer:
+    done = list(record.history.trials)
+    keeper.front = study.problem.front(done)
+    with watch(study.problem, study.metrics, configuration.budget, done) as observer:
         keeper.observer = observer
         study.run(configuration.budget, keeper)
     return _finished(configuration, study, keeper)
@@ -116,8 +119,11 @@ def named(
         name = f"{stem}-{count}"
     if not name or "/" in name or name.startswith("."):
         raise StorageError(f'"{name}" is no study name; it names a folder, so it has no "/".')
-    storage = storage or f"journal:{results / 'studies' / name / 'study.journal'}"
-    return StudyConfiguration(search, name, budget, storage)
+    return StudyConfiguration(search, name, budget, absolute(storage or _own_journal(name, results)))
+
+
+def _own_journal(name: str, results: Path) -> str:
+    return absolute(f"journal:{results / 'studies' / name / 'study.journal'}")
 
 
 def stored(name: str, *, storage: str | None = None, results: Path = RESULTS) -> StudyConfiguration:
@@ -129,14 +135,16 @@ def stored(name: str, *, storage: str | None = None, results: Path = RESULTS) ->
         raise StorageError(unknown(name, f"a study in {folder}", known))
     if storage is None:
         tables = config.read_toml(file)
-        return read_study(tables, str(file), results=results)
+        study = {**config.study_tables(tables, str(file)), "name": name}
+        found = read_study({**tables, "study": study}, str(file), results=results)
+        require(found.storage, name)
+        return found
+    require(storage, name)
     opened = open_storage(storage)
-    names = {s.study_name: s for s in opened.get_all_studies()}
-    if name not in names:
-        raise StorageError(unknown(name, f"a study in {storage}", names))
-    tables = opened.get_study_user_attrs(names[name]._study_id).get(CONFIGURATION, {})
-    found = SearchConfiguration.read(tables)
-    return named(found, Budget(trials=DEFAULT_TRIALS), name=name, storage=storage, results=results)
+    study_id = opened.get_study_id_from_name(name)
+    tables = opened.get_study_user_attrs(study_id).get(CONFIGURATION, {})
+    search = SearchConfiguration.read(tables)
+    return named(search, Budget(trials=DEFAULT_TRIALS), name=name, storage=storage, results=results)
 
 
 def read_study(

@@ -74,16 +74,16 @@ class SearchSpace:
         """The same space for another spec."""
         return self if spec == self.spec else replace(self, spec=spec)
 
-    def derive(self, choose: Choose) -> Derived:
+    def derive(self, choose: Choose, *, max_restarts: int = MAX_RESTARTS) -> Derived:
         """A derivation by `choose`, which maps a Choice to the name of one of its options.
 
         An option that does not fit is removed where that shows; when none is left at the start symbol
-        the derivation begins anew, at most 1,000 times. Both shift the distribution of random draws
-        slightly, and both are counted in what is returned.
+        the derivation begins anew, at most `max_restarts` times. Both shift the distribution of random
+        draws slightly, and both are counted in what is returned.
         """
         misfits = 0
-        for restart in range(MAX_RESTARTS + 1):
-            run = Derivation(self.grammar, self.limits, choose)
+        for restart in range(max_restarts + 1):
+            run = Derivation(self.grammar, self.limits, choose, restart)
             try:
                 architecture, out = run.visit(_At("", {}, 1), self.start, self.spec, 1)
             except Misfit as misfit:
@@ -92,8 +92,8 @@ class SearchSpace:
                 continue
             return Derived(architecture, out, misfits + run.misfits, restart)
         raise SearchSpaceError(
-            f"{self._title()} has no architecture for {self.spec}: {reason} "
-            f"({MAX_RESTARTS + 1} derivations tried)."
+            f"{self._title()} gave no architecture for {self.spec} in {max_restarts + 1} "
+            f"derivations: {reason}."
         )
 
     def parse(self, text: str) -> Architecture:
@@ -196,8 +196,17 @@ class SearchSpace:
         return sum(1 for _ in self.enumerate())
 
     def enumerate(self) -> Iterator[Architecture]:
-        """Every architecture once, in the order of the rules; complete, so it may take long."""
-        return self._enumerate(self.start, self.spec, {})
+        """Every architecture once: in the order of the rules, or the smallest first where they are
+        infinitely many. Complete, so it may take long.
+        """
+        if self.finite:
+            yield from self._enumerate(self.start, self.spec, {})
+            return
+        for nodes in range(1, self.limits.max_nodes + 1):
+            smaller = replace(self, limits=replace(self.limits, max_nodes=nodes))
+            for architecture in smaller._enumerate(self.start, self.spec, {}):
+                if sum(1 for _ in architecture.nodes()) == nodes:
+                    yield architecture
 
     def _trees(self, symbol: Symbol, spec: Spec, scope: dict[str, Place]) -> Iterator[Architecture]:
         return self._enumerate(symbol, spec, scope)

@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBSto
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._file import BaseJournalFileLock
 
-from nas.errors import StorageError
+from nas.errors import StorageError, unknown
 
 if sys.platform != "win32":
     import fcntl
@@ -67,6 +67,28 @@ def open_storage(url: str) -> BaseStorage:
             f"check that it exists and may be written. Forms: {FORMS}."
         ) from error
     raise StorageError(f'"{url}" is no storage; allowed forms: {FORMS}.')
+
+
+def absolute(url: str) -> str:
+    """The same storage by a path that does not depend on the working directory."""
+    for form in ("journal:", "sqlite:///"):
+        rest = url.removeprefix(form)
+        if url.startswith(form) and rest and rest != ":memory:":
+            return form + str(Path(rest).expanduser().resolve())
+    return url
+
+
+def require(url: str, name: str) -> None:
+    """StorageError where a storage has no study of that name; nothing is made."""
+    file = Path(url.removeprefix("journal:").removeprefix("sqlite:///"))
+    if url.startswith(("journal:", "sqlite:///")) and not file.is_file():
+        raise StorageError(
+            f'the study "{name}" is recorded in "{file}", which is missing; put it back there, or name '
+            "its place with --storage."
+        )
+    names = [study.study_name for study in open_storage(url).get_all_studies()]
+    if name not in names:
+        raise StorageError(unknown(name, f"a study in {url}", names))
 
 
 def _database(url: str) -> BaseStorage:

@@ -66,7 +66,7 @@ def describe(trial: Trial, problem: Problem, metrics: Mapping[str, Metric]) -> s
 
 @contextmanager
 def watching(
-    problem: Problem, metrics: Mapping[str, Metric], budget: Budget, done: int
+    problem: Problem, metrics: Mapping[str, Metric], budget: Budget, done: Sequence[Trial]
 ) -> Iterator[Observer]:
     """An observer that draws on standard error while the block runs."""
     console = Console(stderr=True)
@@ -79,9 +79,9 @@ def watching(
         TextColumn("[bold]{task.fields[best]}"),
     )
     with Progress(*columns, console=console, transient=False, disable=not console.is_terminal) as bar:
-        whole = bar.add_task("trials", total=budget.trials, completed=done, best="")
+        whole = bar.add_task("trials", total=budget.trials, completed=len(done), best="")
         inner = bar.add_task("", total=1, visible=False, best="")
-        yield ProgressObserver(problem, metrics, console, bar, whole, inner)
+        yield ProgressObserver(problem, metrics, console, bar, whole, inner, problem.front(done))
         bar.update(inner, visible=False)
 
 

@@ -13,6 +13,7 @@ from nas.grammar import Misfit
 from nas.space import SearchSpace
 
 ATTEMPTS = 100
+RESTARTS_UNTIL_FREE = 20
 
 
 def sample(space: SearchSpace, rng: random.Random) -> Architecture:
@@ -24,7 +25,8 @@ def mutate(space: SearchSpace, parent: Architecture, rng: random.Random) -> Arch
     """The parent with one choice, drawn uniformly, made differently.
 
     Choices elsewhere are kept by their paths; what the new option opens is drawn, and so is a kept
-    choice that no longer fits. SearchSpaceError where the space has no other architecture.
+    choice that no longer fits: where siblings constrain each other, more and more of them, until
+    the whole fits. SearchSpaceError where the space has no other architecture.
     """
     plan = _plan(parent)
     paths = list(space.choices(parent))
@@ -82,9 +84,12 @@ def moves(space: SearchSpace, architecture: Architecture) -> list[Move]:
 def apply_move(
     space: SearchSpace, architecture: Architecture, move: Move, rng: random.Random
 ) -> Architecture | None:
-    """The architecture after a move; None where the option does not fit. What it opens is drawn."""
+    """The architecture after a move; None where it does not fit the rest. What it opens is drawn."""
     plan = _plan(architecture) | {move.path: move.rule}
-    child = space.derive(_replay(plan, rng)).architecture
+    try:
+        child = space.derive(_replay(plan, rng), max_restarts=0).architecture
+    except SearchSpaceError:
+        return None
     nodes = dict(child.nodes())
     return child if move.path in nodes and nodes[move.path].rule == move.rule else None
 
@@ -114,7 +119,10 @@ def by_weight(rng: random.Random) -> Choose:
 def _replay(
     plan: Mapping[str, str], rng: random.Random, *, changed: Mapping[str, str] | None = None
 ) -> Choose:
-    """A `choose` that keeps the plan where it fits, avoids `changed`, and draws the rest."""
+    """A `choose` that keeps the plan where it fits, avoids `changed`, and draws the rest.
+
+    When the derivation begins anew, as kept choices exclude each other, fewer of them are kept.
+    """
     draw = by_weight(rng)
 
     def choose(choice: Choice) -> str:
@@ -122,7 +130,8 @@ def _replay(
         if avoided is not None:
             options = tuple(r for r in choice.options if r.name != avoided) or choice.options
             return draw(choice._replace(options=options))
-        planned = plan.get(choice.path)
+        loosened = choice.restart > 0 and rng.random() < choice.restart / RESTARTS_UNTIL_FREE
+        planned = None if loosened else plan.get(choice.path)
         rules = choice.every if planned is not None else ()
         if planned not in choice.rejected and any(rule.name == planned for rule in rules):
             return str(planned)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nas import registry
 from tests.command import Command
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -14,6 +15,16 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    """What a test loads from a file of its own is forgotten after it."""
+    before = set(registry._loaded)
+    yield
+    for key in set(registry._loaded) - before:
+        del registry._loaded[key]
+        registry._made.pop(key, None)
 
 
 @pytest.fixture

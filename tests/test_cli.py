@@ -273,6 +273,57 @@ def test_a_study_of_another_space_is_refused_and_kept(nas_command):
     assert kept["space"]["name"] == "nasbench201"
 
 
+def test_a_study_is_found_and_resumed_from_another_folder(nas_command, monkeypatch, tmp_path):
+    first = nas_command.json("search", "--study", "s", *CELLS, "--trials", 2)["trials"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    shown = nas_command.json("show", "s", "--results", "../results")["trials"]
+    assert [t["architecture"] for t in shown] == [t["architecture"] for t in first]
+    longer = nas_command.json("resume", "s", "--results", "../results", "--trials", 3)["trials"]
+    assert [t["architecture"] for t in longer[:2]] == [t["architecture"] for t in first]
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_looking_at_a_study_whose_journal_is_gone_makes_nothing(nas_command):
+    nas_command("search", "--study", "s", *CELLS, "--trials", 1)
+    journal = Path("results/studies/s/study.journal")
+    journal.unlink()
+    for command in ("show", "resume"):
+        assert "is missing" in nas_command.refused(command, "s")
+    assert not journal.exists()
+
+
+OWN = """
+from nas import registry
+from search_spaces.kan import kan
+
+@registry.space("own_kan")
+def own_kan():
+    '''A small KAN of my own.'''
+    return kan(widths=(4,), depths=(1,))
+"""
+
+
+def test_the_printed_lines_of_reuse_work_for_parts_of_ones_own(nas_command):
+    Path("own.py").write_text(OWN)
+    nas_command(
+        "--load", "own.py", "search", "--space", "own_kan", "--task", "function_fit",
+        "--set", "epochs=1", "--set", "num_train=64", "--trials", 1,
+    )  # fmt: skip
+    line = next(x for x in nas_command.out.splitlines() if x.startswith("Reuse it:"))
+    code = line.partition('-c "')[2].rstrip('"')
+    root = str(Path(nas.__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": root})
+    assert "nas --load" in nas_command.out
+
+
+@pytest.mark.parametrize("text", ["def f(:", "1 / 0", "import no_such_module"])
+def test_a_file_of_parts_that_cannot_be_loaded_is_one_sentence(nas_command, text):
+    Path("broken.py").write_text(text)
+    assert "cannot be loaded" in nas_command.refused("--load", "broken.py", "list", "spaces")
+
+
 def test_unnamed_searches_get_names_of_their_own(nas_command):
     first = nas_command.json("search", *CELLS, "--trials", 1)["study"]
     second = nas_command.json("search", *CELLS, "--trials", 1)["study"]

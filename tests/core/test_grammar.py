@@ -280,7 +280,7 @@ def test_a_symbol_that_no_rule_fits_is_reported_with_the_reason():
 
     bad = [terminal(name, lambda s: nn.Identity(), infer=never) for name in "ab"]
     space = only(rule("net", lambda s, op: op(s), op="Op"), Op=bad)
-    with pytest.raises(SearchSpaceError, match=r"nothing fits here \(1001 derivations tried\)"):
+    with pytest.raises(SearchSpaceError, match="in 1001 derivations: nothing fits here"):
         sample(space, random.Random(0))
     assert space.size() == 0
     assert texts(space) == []

@@ -95,11 +95,28 @@ def test_a_space_without_the_notation_is_refused(path: Path) -> None:
         Table(path).evaluate(given, cell("skip_connect", "skip_connect"), Context())
 
 
-def test_a_cell_that_is_not_in_the_table_is_refused_by_its_text(path: Path) -> None:
+def test_a_cell_that_is_not_in_the_table_is_infeasible(path: Path) -> None:
     other = Notation("other", lambda text: None, lambda architecture: "|sep_conv~0|")
     given = problem(replace(cells(), notation=other))
-    with pytest.raises(DataError, match=r"has no cell \|sep_conv~0\| among its 15,625"):
-        Table(path).evaluate(given, cell("skip_connect", "skip_connect"), Context())
+    found = Table(path).evaluate(given, cell("skip_connect", "skip_connect"), Context())
+    assert "has no such cell" in str(found.infeasible)
+    assert found.cost == 0
+    assert Table(path).test(given, cell("skip_connect", "skip_connect"), None) == {}
+
+
+def test_a_column_of_the_wrong_length_is_named_with_its_shape(tmp_path: Path) -> None:
+    short = tmp_path / "short.npz"
+    np.savez(short, ops=np.zeros((3, 6), np.int8), c10_valid200=np.zeros(2), c10_test200=np.zeros(3))
+    with pytest.raises(DataError, match=r"of shape \(2,\); a column is numbers, one for each of the 3"):
+        Table(short).metrics(problem())
+
+
+def test_no_test_column_is_suggested_for_a_missing_validation_column(tmp_path: Path) -> None:
+    without = tmp_path / "without.npz"
+    np.savez(without, ops=np.zeros((3, 6), np.int8), c10_test200=np.zeros(3))
+    with pytest.raises(DataError) as said:
+        Table(without).metrics(problem())
+    assert "c10_test200" not in str(said.value)
 
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
