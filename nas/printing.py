@@ -50,37 +50,47 @@ def print_reuse(path: Path, pretrained: bool, load: Sequence[str] = ()) -> None:
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool, top: int) -> None:
+    """A study: best trials, the best score so far as a curve, test scores, how to reuse the best."""
     if as_json:
         print_json(_outcome_tables(outcome))
         return
+    _print_trials(outcome, top)
+    infeasible = [t for t in outcome.trials if t.infeasible is not None]
+    if infeasible:
+        example = f"such as trial {infeasible[0].number}: {infeasible[0].infeasible}"
+        click.echo(f"{len(infeasible)} infeasible, {example}")
+    if len(outcome.problem.objectives) == 1:
+        click.echo(curve(*_best_so_far(outcome)))
+        for trial in outcome.front:
+            said = describe(trial, outcome.problem, outcome.metrics)
+            click.echo(f"Best: trial {trial.number}, {said} (validation)")
+    _print_tests(outcome)
 
+
+def _print_trials(outcome: Outcome, top: int) -> None:
+    """The best trials by one objective, or the Pareto front of several."""
     problem, metrics = outcome.problem, outcome.metrics
-    front = outcome.front
-    ranked = sorted((t for t in outcome.trials if t.completed), key=problem.values, reverse=True)
+    several = len(problem.objectives) > 1
+    completed = [t for t in outcome.trials if t.completed]
+    best = outcome.front if several else sorted(completed, key=problem.values, reverse=True)
     names = list(metrics)
     units = [f"{n} ({unit(metrics, n).strip()})" if unit(metrics, n) else n for n in names]
     rows = [
         [str(t.number), *(number(t.metrics[n]) for n in names), number(t.cost), str(t.architecture)]
-        for t in (front if len(problem.objectives) > 1 else ranked)[:top]
+        for t in best[:top]
     ]
-    title = f"{outcome.configuration.name}: {len(outcome.trials)} trials"
-    kind = "Pareto front" if len(problem.objectives) > 1 else "best first"
-    print_table(f"{title}, {kind}", ["trial", *units, outcome.cost_unit, "architecture"], rows)
-    failed = [t for t in outcome.trials if t.infeasible is not None]
-    if failed:
-        click.echo(
-            f"{len(failed)} infeasible, such as trial {failed[0].number}: {failed[0].infeasible}"
-        )
-    if len(problem.objectives) == 1:
-        click.echo(curve(*_best_so_far(outcome)))
-    for trial in front[:1] if len(problem.objectives) == 1 else []:
-        click.echo(f"Best: trial {trial.number}, {describe(trial, problem, metrics)} (validation)")
-    for trial in front:
+    kind = "Pareto front" if several else "best first"
+    title = f"{outcome.configuration.name}: {len(outcome.trials)} trials, {kind}"
+    print_table(title, ["trial", *units, outcome.cost_unit, "architecture"], rows)
+
+
+def _print_tests(outcome: Outcome) -> None:
+    for trial in outcome.front:
         test = outcome.tests.get(trial.number, {})
         if test:
-            said = ", ".join(f"{n} {number(v)}" for n, v in test.items())
+            said = ", ".join(f"{n} {number(v)}{unit(outcome.metrics, n)}" for n, v in test.items())
             click.echo(f"Test of trial {trial.number}: {said}")
-    for trial in front[:1]:
+    for trial in outcome.front[:1]:
         if trial.number in outcome.files:
             file = outcome.files[trial.number]
             print_reuse(file, _has_weights(file), outcome.configuration.search.load)

@@ -1,4 +1,7 @@
-"""A study: propose, claim, evaluate, tell, until a limit is reached; what was found is saved."""
+"""A study: propose, claim, evaluate, tell, until a limit is reached.
+
+The loop, with what it does about reuse, limits, pruning and interruption, is kept in one file.
+"""
 
 from __future__ import annotations
 
