@@ -45,7 +45,7 @@ def print_reuse(path: Path, pretrained: bool, load: Sequence[str] = ()) -> None:
     first = "import nas; from nas import registry; " if load else "import nas; "
     first += "".join(f"registry.load('{file}'); " for file in load)
     click.echo(f"Reuse it:  python -c \"{first}model = nas.load('{path}').{call}\"")
-    follow = f"export {path} --to onnx" if pretrained else f"train {path}"
+    follow = f"export {path} --to torch-export" if pretrained else f"train {path}"
     click.echo(f"      or:  nas {''.join(f'--load {file} ' for file in load)}{follow}")
 
 
