@@ -11,14 +11,12 @@ import csv
 import json
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-from typing import Protocol as Interface
 
 import tomli_w
 
@@ -27,6 +25,7 @@ from nas.comparison_report import write_report
 from nas.configuration import Made, PartConfiguration, SearchConfiguration
 from nas.conversion import convert
 from nas.errors import ConfigurationError, StorageError, unknown
+from nas.progress import WatchOne, unwatched
 from nas.storage import open_storage
 from nas.study import Budget, Observer, Study, Weights, tested
 from nas.trial import Trial
@@ -34,19 +33,7 @@ from nas.trial import Trial
 RESULTS = Path("results")
 SAMPLING = "random_sampling"
 KEYS = ("name", "seeds", "trials", "cost", "baseline", "storage", "device", "threads")
-Step = Callable[[int, int, str], None]
 Table = Mapping[str, Any]  # Any: values of a TOML table
-
-
-class WatchOne(Interface):
-    """Makes a progress function (done, total, what) for the time of a run."""
-
-    def __call__(self) -> AbstractContextManager[Step]:
-        """The progress function."""
-
-
-def _quiet() -> AbstractContextManager[Step]:
-    return nullcontext(lambda done, total, what: None)
 
 
 @dataclass(frozen=True)
@@ -192,7 +179,7 @@ def compare(
     *,
     jobs: int = 1,
     results: Path = RESULTS,
-    watch: WatchOne = _quiet,
+    watch: WatchOne = unwatched,
 ) -> Comparison:
     """Run what of a protocol has not run yet, in `jobs` processes, and write the report."""
     if not isinstance(protocol, Protocol):

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nas import registry
 from nas.architecture import Architecture
 from nas.errors import ConfigurationError, DataError
 from nas.evaluation import Context
 from nas.found import Found, Measured, Provenance, TaskName, load, save
+from nas.progress import WatchOne, unwatched
 from nas.space import SearchSpace
 from nas.task import Task
 from nas.training import Recipe, evaluate, seeded
 from nas.training import train as fit
-
-
-class WatchOne(Protocol):
-    """Makes a progress function (done, total, what) for the time of a training."""
-
-    def __call__(self) -> AbstractContextManager[Any]:  # Any: the progress function
-        """The progress function."""
-
-
-def _quiet() -> AbstractContextManager[Any]:  # Any: as above
-    return nullcontext(lambda done, total, what: None)
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,7 @@ def train(
     how: Retraining | None = None,
     *,
     output: Path | None = None,
-    watch: WatchOne = _quiet,
+    watch: WatchOne = unwatched,
 ) -> Found:
     """Train a found architecture from fresh weights, and save it with its weights and test scores.
 
