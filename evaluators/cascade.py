@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from torch import Tensor
@@ -40,6 +40,10 @@ class Cascade(Evaluator):
     def needs_task(self) -> bool:
         return any(stage.needs_task for stage in self.stages)
 
+    @property
+    def num_steps(self) -> int:
+        return max(stage.num_steps for stage in self.stages)
+
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         *earlier, last = (stage.metrics(problem) for stage in self.stages)
         found = (*last, *(metric for metrics in earlier for metric in metrics))
@@ -56,7 +60,8 @@ class Cascade(Evaluator):
         weights: Mapping[str, Tensor] | None = None
         cost = 0.0
         for stage in self.stages:
-            result = _known(stage, problem, context) or stage.evaluate(problem, architecture, context)
+            within = _reporting(metrics, problem, context)
+            result = _known(stage, problem, context) or stage.evaluate(problem, architecture, within)
             metrics |= result.metrics
             weights = result.weights if result.weights is not None else weights
             cost = result.cost if stage is self.stages[-1] else 0.0
@@ -72,6 +77,15 @@ class Cascade(Evaluator):
         for stage in self.stages:
             scores |= stage.test(problem, architecture, weights)
         return scores
+
+
+def _reporting(before: Mapping[str, float], problem: Problem, context: Context) -> Context:
+    """A context whose curves have the objectives that earlier stages measured, for pruners."""
+    names = {objective.metric for objective in problem.objectives}
+    measured = {name: value for name, value in before.items() if name in names}
+    if not measured:
+        return context
+    return replace(context, report=lambda step, row: context.report(step, {**measured, **row}))
 
 
 def _known(stage: Evaluator, problem: Problem, context: Context) -> Evaluation | None:

@@ -34,6 +34,10 @@ class ComplexityEvaluator(Evaluator):
     def needs_task(self) -> bool:
         return False
 
+    @property
+    def num_steps(self) -> int:
+        return 0
+
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         return tuple(Metric(name, unit, "minimize") for name, unit in UNITS.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluators.tasks.array_files import Values, read_images, read_npz
+from evaluators.tasks.array_files import Values, read_images, read_npz, read_text
 from evaluators.tasks.arrays import arrays, read_pairs
 from nas.errors import ConfigurationError, DataError, unknown
 
 VARIABLE = "NASGRAM_DATA"
+TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
 class Fact(NamedTuple):
@@ -73,6 +75,30 @@ def all_datasets() -> tuple[DataSet, ...]:
             folders=("", "fashion_mnist", "fashion_mnist_small"),
             system=("/usr/share/datasets/fashion-mnist",),
             files=("train-images-idx3-ubyte*", "fashion_mnist*.npz"),
+        ),
+        DataSet(
+            name="mnist1d",
+            what="5,000 sequences of 40 steps, 10 classes (task mnist1d)",
+            source="github.com/greydanus/mnist1d; PyPI package mnist1d",
+            licence="Apache-2.0",
+            how=(
+                "pip install mnist1d makes the same arrays: put x, y, x_test and y_test of "
+                "mnist1d.data.make_dataset() as x_train, y_train, x_test and y_test into "
+                f"${VARIABLE}/mnist1d/mnist1d.npz"
+            ),
+            check=_check_mnist1d,
+            folders=("", "mnist1d"),
+            files=("mnist1d.npz",),
+        ),
+        DataSet(
+            name="tinyshakespeare",
+            what="1,115,394 characters of plays, 65 different (task tinyshakespeare)",
+            source="github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt",
+            licence="MIT; the plays are in the public domain",
+            how=f"put input.txt at ${VARIABLE}/tinyshakespeare/tinyshakespeare.txt (gzipped: .txt.gz)",
+            check=_check_tinyshakespeare,
+            folders=("", "tinyshakespeare"),
+            files=("tinyshakespeare.txt", "tinyshakespeare.txt.gz"),
         ),
         DataSet(
             name="nasbench201",
@@ -196,6 +222,38 @@ def _check_fashion_mnist(path: Path) -> list[Fact]:
         _near("their standard deviation", 0.3530, float(std), 0.0005 if whole else 0.005),
         _equal("training images by class", [len(data.y_train) // 10] * 10, _counts(data.y_train)),
         _equal("test images by class", [len(data.y_test) // 10] * 10, _counts(data.y_test)),
+    ]
+
+
+def _check_mnist1d(path: Path) -> list[Fact]:
+    """Against the published arrays: shapes, classes, and numbers that any change of a value moves."""
+    data = read_pairs(path)
+    absent = [part for part in ("train", "test") if part not in data]
+    if absent:
+        raise DataError(f'"{path}" lacks x_{absent[0]} and y_{absent[0]}.')
+    known = {
+        "train": (4000, [398, 396, 411, 394, 394, 402, 401, 404, 402, 398], (-0.0003, 0.8104)),
+        "test": (1000, [102, 104, 89, 106, 106, 98, 99, 96, 98, 102], (0.0013, 0.8323)),
+    }
+    facts = []
+    for part, (number, counts, means) in known.items():
+        x, y = data[part][0].astype(np.float64), data[part][1]
+        products = x[:, 1:] * x[:, :-1]
+        facts += [
+            _equal(f"{part} sequences and steps", (number, 40), x.shape),
+            _equal(f"{part} sequences by class", counts, _counts(y)),
+            _near(f"{part} mean", means[0], float(x.mean()), 0.0001),
+            _near(f"{part} mean product of neighbors", means[1], float(products.mean()), 0.0001),
+        ]
+    return facts
+
+
+def _check_tinyshakespeare(path: Path) -> list[Fact]:
+    text = read_text(path)
+    return [
+        _equal("characters", 1_115_394, len(text)),
+        _equal("different characters", 65, len(set(text))),
+        _equal("SHA-256", TINYSHAKESPEARE_SHA256, hashlib.sha256(text.encode()).hexdigest()),
     ]
 
 

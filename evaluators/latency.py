@@ -55,6 +55,10 @@ class Latency(Evaluator):
     def needs_task(self) -> bool:
         return False
 
+    @property
+    def num_steps(self) -> int:
+        return 0
+
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         return (
             Metric("latency_ms", "ms", "minimize"),
@@ -63,13 +67,13 @@ class Latency(Evaluator):
 
     def evaluate(self, problem: Problem, architecture: Architecture, context: Context) -> Evaluation:
         began = time.perf_counter()
-        shape = _input(problem)
+        signature = _signature(problem)
         device = torch_device(context.device)
         with threads(context.threads), torch.no_grad():
             with seeded(context.seed):
                 network = problem.space.build(architecture).eval()
                 reference = _reference().eval()
-                x = torch.randn(self.batch_size, *shape)
+                x = signature.random(self.batch_size)
                 z = torch.randn(REFERENCE_BATCH, REFERENCE_WIDTH)
             try:
                 pairs = self._pairs(
@@ -117,11 +121,11 @@ def _reference() -> nn.Module:
     return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
 
 
-def _input(problem: Problem) -> tuple[int, ...]:
+def _signature(problem: Problem) -> Signature:
     spec = problem.space.spec
     if not isinstance(spec, Signature):
         raise ConfigurationError(
             f'evaluator "latency" runs a network on random inputs and the space takes {spec!r}; '
             "give it a Signature, the shapes in and out."
         )
-    return spec.input
+    return spec

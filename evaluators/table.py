@@ -65,6 +65,10 @@ class Table(Evaluator):
     def needs_task(self) -> bool:
         return False
 
+    @property
+    def num_steps(self) -> int:
+        return 0
+
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         accuracy = Metric("accuracy", "%", "maximize")
         if "train_seconds" in self._columns:

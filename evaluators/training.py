@@ -39,6 +39,10 @@ class Training(Evaluator):
     def needs_task(self) -> bool:
         return True
 
+    @property
+    def num_steps(self) -> int:
+        return self.recipe.epochs
+
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         return tuple(score.metric for score in _task(problem).scores)
 

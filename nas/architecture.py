@@ -156,9 +156,14 @@ def _unquote(text: str, quoted: str, position: int) -> str:
         raise _malformed(text, position, f"{quoted} is not a JSON string") from None
 
 
+def brief(text: object, most: int = 200) -> str:
+    """The text of an architecture as it stands in a message: its beginning and end where it is long."""
+    whole = str(text)
+    return whole if len(whole) <= most else f"{whole[: most - 40]} ... {whole[-35:]}"
+
+
 def _malformed(text: str, position: int, what: str) -> SearchSpaceError:
-    shown = text if len(text) <= 80 else text[:77] + "..."
     return SearchSpaceError(
-        f'architecture text "{shown}" is malformed at character {position}: {what}; '
+        f'architecture text "{brief(text, 80)}" is malformed at character {position}: {what}; '
         "the form is rule(child, child, ...)."
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from nas.architecture import Architecture
 from nas.complexity import Complexity
 from nas.derivation import Place, Walk
 from nas.grammar import Spec
@@ -36,6 +37,22 @@ class Builder:
         return make
 
 
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """A child as `cost` sees it: called with a spec, it gives the spec out."""
+
+    walk: Walk
+    place: Place
+
+    def __call__(self, spec: Spec, times: int = 1) -> Any:  # Any: the spec out
+        return self.walk.visit(self.place, spec).out
+
+    @property
+    def architecture(self) -> Architecture:
+        """The subtree."""
+        return self.place.node
+
+
 def stated_complexity(walk: Walk, spec: Spec) -> Complexity | None:
     """The sum of what the rules say they cost; None where one of them does not say."""
     walk.visit(walk.root, spec)
@@ -51,8 +68,7 @@ def stated_complexity(walk: Walk, spec: Spec) -> Complexity | None:
         visit = place.visits[spec]
         if visit.rule.cost is None:
             return None
-        children = [lambda s, times=1, c=c: walk.visit(c, s).out for c in place.children]
-        result: Complexity = visit.rule.cost(spec, *children)
+        result: Complexity = visit.rule.cost(spec, *(_Below(walk, c) for c in place.children))
         for call in visit.calls:
             below = total(call.place, call.spec)
             if below is None:

@@ -10,19 +10,32 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import get_completion_class
 
 from nas import registry
 from nas.errors import ConfigurationError, NasgramError
+from nas.options import (
+    FINALISTS,
+    JSON,
+    RESULTS,
+    SET,
+    SPACE,
+    STORAGE,
+    TASK,
+    WORKERS,
+    machine,
+    names,
+    studies,
+)
 from nas.version import VERSION
 
 if TYPE_CHECKING:
+    from nas.configuration import FinalistsConfiguration, StudyConfiguration
     from nas.searching import Outcome
 
-Command = TypeVar("Command", bound=Callable[..., Any])  # Any: click commands of any signature
 INTERRUPTED = 130
 
 
@@ -35,6 +48,8 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except NasgramError as error:
+        for note in getattr(error, "__notes__", ()):  # the traceback of a worker
+            click.echo(note, err=True)
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
@@ -70,68 +85,6 @@ def cli(files: tuple[Path, ...]) -> None:
         registry.load(file)
 
 
-def _names(kind: str) -> Callable[..., list[CompletionItem]]:
-    """Shell completion by the registered names of a kind."""
-
-    def complete(
-        context: click.Context, parameter: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        known = registry.parts(kind)
-        return [
-            CompletionItem(name, help=part.summary)
-            for name, part in known.items()
-            if name.startswith(incomplete)
-        ]
-
-    return complete
-
-
-def _studies(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    found = sorted(Path("results/studies").glob(f"{incomplete}*/study.toml"))
-    return [CompletionItem(path.parent.name) for path in found]
-
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-RESULTS = click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="The folder that studies and reports are kept in.",
-)
-SET = click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A setting of a part: population_size=10, or space.channels=8, task.num_train=2000, "
-    "evaluator.epochs=5 where the bare name is not enough. May be repeated.",
-)
-SPACE = click.option(
-    "--space", metavar="NAME", shell_complete=_names("space"), help="See `nas list spaces`."
-)
-TASK = click.option(
-    "--task", metavar="NAME", shell_complete=_names("task"), help="See `nas list tasks`."
-)
-STORAGE = click.option(
-    "--storage",
-    metavar="URL",
-    help="journal:FILE, sqlite:///FILE or postgresql://…; default: a journal in the study's folder.",
-)
-
-
-def _machine(command: Command) -> Command:
-    device = click.option("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1"; default: cpu.')
-    threads = click.option(
-        "--threads",
-        type=click.IntRange(1),
-        help="Threads of one evaluation; default: 1. More pays for large networks.",
-    )
-    return device(threads(command))
-
-
 def print_json(value: Any) -> None:  # Any: JSON values
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
@@ -161,19 +114,23 @@ def describe(kind: str, name: str, *, as_json: bool) -> None:
     made = registry.get(kind, name)
     settings = registry.options(kind, name)
     text = inspect.cleandoc(made.__doc__ or "")
+    examples = dict(made().examples) if kind == "space" else {}
     if as_json:
         defaults = {key: repr(option.default) for key, option in settings.items()}
-        print_json({"name": name, "description": text, "settings": defaults})
+        told = {"name": name, "description": text, "settings": defaults}
+        print_json(told | ({"examples": examples} if examples else {}))
         return
     click.echo(f"{name}\n\n{text}\n")
     if settings:
         click.echo("Settings:")
     for key, option in settings.items():
         click.echo(f"  {key} = {option.default!r}")
+    if examples:
+        click.echo(f"Known architectures, by these names: {', '.join(examples)}")
 
 
 @cli.command()
-@click.option("--space", required=True, metavar="NAME", shell_complete=_names("space"))
+@click.option("--space", required=True, metavar="NAME", shell_complete=names("space"))
 @click.option("-n", "count", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=0, show_default=True)
 @TASK
@@ -238,13 +195,13 @@ Examples:
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[STUDY.TOML]")
 @SPACE
 @TASK
-@click.option("--searcher", metavar="NAME", shell_complete=_names("searcher"))
+@click.option("--searcher", metavar="NAME", shell_complete=names("searcher"))
 @click.option(
     "--evaluator",
     "evaluators",
     multiple=True,
     metavar="NAME",
-    shell_complete=_names("evaluator"),
+    shell_complete=names("evaluator"),
     help="Repeated: a cascade, cheapest first.",
 )
 @click.option(
@@ -264,10 +221,17 @@ Examples:
 @click.option("--trials", type=click.IntRange(1), help="Trials in all.  [default: 20]")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Seconds of this run.")
 @click.option("--seed", type=int, help="Determines every draw.  [default: 0]")
-@click.option("--pruner", metavar="NAME", help="none, median, successive_halving or hyperband.")
+@click.option(
+    "--pruner",
+    metavar="NAME",
+    shell_complete=names("pruner"),
+    help="Give up trials that look poor while they train: see `nas list pruners`.",
+)
 @click.option("--study", "name", metavar="NAME", help="An existing one of this setup is resumed.")
 @STORAGE
-@_machine
+@machine
+@WORKERS
+@FINALISTS
 @SET
 @RESULTS
 @JSON
@@ -308,11 +272,13 @@ def _report(run: Callable[[], Outcome], name: str, *, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("study", shell_complete=_studies)
+@click.argument("study", shell_complete=studies)
 @click.option("--trials", type=click.IntRange(1), help="Trials in all, instead of the study's own.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Seconds of this run.")
 @STORAGE
-@_machine
+@machine
+@WORKERS
+@FINALISTS
 @RESULTS
 @JSON
 def resume(
@@ -323,6 +289,8 @@ def resume(
     storage: str | None,
     device: str | None,
     threads: int | None,
+    workers: int | None,
+    finalists: int | None,
     results: Path,
     as_json: bool,
 ) -> None:
@@ -340,6 +308,8 @@ def resume(
         budget=budget,
         device=device or configuration.device,
         threads=threads or configuration.threads,
+        workers=workers or configuration.workers,
+        finalists=_finalists(configuration, finalists),
     )
     _report(
         lambda: searching.search(configuration, results=results, watch=_watch()),
@@ -348,31 +318,67 @@ def resume(
     )
 
 
+def _finalists(configuration: StudyConfiguration, count: int | None) -> FinalistsConfiguration | None:
+    """A study's finalists, as many as are asked for."""
+    from nas.configuration import FinalistsConfiguration
+
+    if count is None:
+        return configuration.finalists
+    return replace(configuration.finalists or FinalistsConfiguration(0), count=count)
+
+
 @cli.command()
-@click.argument("study", metavar="STUDY|FILE", shell_complete=_studies)
+@click.argument("study", metavar="STUDY|FILE", shell_complete=studies)
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="Trials to show.")
 @click.option(
     "--svg", type=click.Path(path_type=Path), help="Draw the (best) architecture into this file."
+)
+@click.option(
+    "--under",
+    multiple=True,
+    metavar="METRIC=NUMBER",
+    help="Only trials with at most this much, such as params=1e6; may be repeated.",
+)
+@click.option(
+    "--reference",
+    multiple=True,
+    metavar="METRIC=NUMBER",
+    help="Of the hypervolume's reference point, so that studies compare; default: a tenth of the range "
+    "worse than the worst.",
 )
 @STORAGE
 @RESULTS
 @JSON
 def show(
-    *, study: str, top: int, svg: Path | None, storage: str | None, results: Path, as_json: bool
+    *,
+    study: str,
+    top: int,
+    svg: Path | None,
+    under: tuple[str, ...],
+    reference: tuple[str, ...],
+    storage: str | None,
+    results: Path,
+    as_json: bool,
 ) -> None:
     """Show a study (table, curve, best trials, Pareto front) or a found architecture's file."""
     from nas import drawing, searching
+    from nas.flags import numbers
     from nas.found import load
     from nas.printing import print_found, print_outcome
 
     if study.endswith(".json") or Path(study).is_file():
+        if under or reference:
+            raise ConfigurationError(f'--under and --reference take a study, and "{study}" is a file.')
         found = load(Path(study))
         architecture = found.architecture
         files = click.get_current_context().find_root().params["files"]
         print_found(found, as_json=as_json, loaded=[str(file) for file in files])
     else:
         outcome = searching.show(study, storage=storage, results=results)
-        print_outcome(outcome, as_json=as_json, top=top)
+        if under:
+            outcome = searching.under(outcome, numbers("--under", under))
+        point = numbers("--reference", reference)
+        print_outcome(outcome, as_json=as_json, top=top, reference=point)
         if not outcome.front:
             return
         architecture = outcome.front[0].architecture
@@ -381,12 +387,35 @@ def show(
         click.echo(f"Drawn into {svg}", err=True)
 
 
+@cli.command("dashboard")
+@click.argument("study", shell_complete=studies)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve at.")
+@click.option("--port", default=8080, show_default=True, help="Where taken, the next free one.")
+@click.option("--browser/--no-browser", default=True, help="Open the page.  [default: browser]")
+@STORAGE
+@RESULTS
+def open_dashboard(
+    *, study: str, host: str, port: int, browser: bool, storage: str | None, results: Path
+) -> None:
+    """Open optuna-dashboard on a study (extra "dashboard"): it only reads, and follows a search."""
+    from nas import dashboard, searching
+
+    configuration = searching.stored(study, storage=storage, results=results)
+    file = results / "studies" / study / "study.toml"
+    app = dashboard.dashboard(configuration, file if file.is_file() else None)
+    with dashboard.serve(app, host, port) as server:
+        click.echo(address := f"http://{host}:{server.server_port}{app.page}")
+        click.echo(f"Showing {study}; Ctrl-C ends it.", err=True)
+        dashboard.answer(server, address if browser else None)
+    click.echo("\nStopped.", err=True)
+
+
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @TASK
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: FILE-trained.json.")
 @click.option("--seed", default=0, show_default=True)
-@_machine
+@machine
 @SET
 @JSON
 def train(

@@ -120,7 +120,13 @@ def extra_flops(kind: type[nn.Module]) -> Callable[[Counter], Counter]:
     return register
 
 
-def measure(module: nn.Module, shape: tuple[int, ...], device: str = "cpu") -> Complexity:
+def measure(
+    module: nn.Module,
+    shape: tuple[int, ...],
+    device: str = "cpu",
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Complexity:
     """The complexity of a module on `device` for an input of (1, *shape), counted while it runs.
 
     Multiply-adds are counted at the operators: grouped and transposed convolutions, attention,
@@ -139,7 +145,7 @@ def measure(module: nn.Module, shape: tuple[int, ...], device: str = "cpu") -> C
 
     handles = [leaf.register_forward_hook(hook) for leaf in leaves]
     try:
-        macs = _macs(module, torch.zeros(1, *shape, device=device))
+        macs = _macs(module, torch.zeros(1, *shape, device=device, dtype=dtype))
     finally:
         for handle in handles:
             handle.remove()

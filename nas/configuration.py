@@ -9,24 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from optuna import pruners
 
 from nas import registry
 from nas.conversion import convert, plain
 from nas.errors import ConfigurationError, unknown
 from nas.evaluation import Evaluator
 from nas.problem import Objective, Problem
+from nas.pruner import Pruner
 from nas.searcher import Searcher
 from nas.study import Budget, check
 
 DIRECTIONS = {"max": "maximize", "min": "minimize", "maximize": "maximize", "minimize": "minimize"}
-PRUNERS = {
-    "none": pruners.NopPruner,
-    "median": pruners.MedianPruner,
-    "successive_halving": pruners.SuccessiveHalvingPruner,
-    "hyperband": pruners.HyperbandPruner,
-}
 DEFAULT_TASK = "digits"
+IN_MEMORY = ("memory", "sqlite://", "sqlite:///:memory:")
 Table = Mapping[str, Any]  # Any: values of a TOML table
 
 
@@ -68,14 +63,14 @@ class SearchConfiguration:
     objectives: tuple[Objective, ...] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
-    pruner: str = "none"
+    pruner: PartConfiguration = PartConfiguration("none")
     load: tuple[str, ...] = ()
 
     def tables(self) -> dict[str, Any]:  # Any: as in Table
         """The configuration as plain tables, for TOML and for the record."""
         found: dict[str, Any] = {  # Any: as in Table
             "seed": self.seed,
-            "pruner": self.pruner,
+            "pruner": self.pruner.table() if self.pruner.settings else self.pruner.name,
             "load": list(self.load),
             "limits": dict(self.limits),
             "space": self.space.table(),
@@ -104,7 +99,7 @@ class SearchConfiguration:
             objectives=tuple(_objective(o) for o in _list(tables, "objective")),
             limits=_limits(tables.get("limits", {})),
             seed=convert(tables.get("seed", 0), int, '"seed"'),
-            pruner=convert(tables.get("pruner", "none"), str, '"pruner"'),
+            pruner=PartConfiguration.read(tables.get("pruner", "none"), "pruner"),
             load=convert(tables.get("load", ()), tuple[str, ...], '"load"'),
         )
 
@@ -123,6 +118,32 @@ SEARCH_KEYS = (
 
 
 @dataclass(frozen=True)
+class FinalistsConfiguration:
+    """How many of the best trials are trained anew at the end; `settings` of the evaluator training."""
+
+    count: int
+    settings: Table = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, table: Any) -> FinalistsConfiguration:  # Any: checked here
+        """From a number, or a table with `count` and settings."""
+        tables = table if isinstance(table, dict) else {"count": table}
+        if "count" not in tables:
+            raise ConfigurationError(
+                "[finalists] has no count; say how many, with --finalists N or count = N."
+            )
+        count = convert(tables["count"], int, '"count" of [finalists]')
+        if count < 0:
+            raise ConfigurationError(f'"count" of [finalists] is {count}; it takes 0 or more.')
+        rest = {k: v for k, v in tables.items() if k != "count"}
+        return cls(count, plain(registry.converted("evaluator", "training", rest)))
+
+    def table(self) -> dict[str, Any]:  # Any: as in Table
+        """The configuration as a TOML table."""
+        return {"count": self.count, **self.settings}
+
+
+@dataclass(frozen=True)
 class StudyConfiguration:
     """A search with its name, budget, storage and machine; what `study.toml` holds."""
 
@@ -132,18 +153,30 @@ class StudyConfiguration:
     storage: str
     device: str = "cpu"
     threads: int = 1
+    workers: int = 1
+    finalists: FinalistsConfiguration | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigurationError(f'"workers" of [study] is {self.workers}; it takes 1 or more.')
+        if self.workers > 1 and self.storage in IN_MEMORY:
+            raise ConfigurationError(
+                f'the storage "{self.storage}" belongs to one process and cannot be shared by '
+                f"{self.workers} workers; leave --storage out for a journal file, or take one worker."
+            )
 
     def toml(self, *, default_storage: str) -> str:
         """The text of a study.toml that runs this study; the default storage is not named in it."""
         study: dict[str, Any] = {"name": self.name}  # Any: as in Table
         if self.storage != default_storage:
             study["storage"] = self.storage
-        study |= {"device": self.device, "threads": self.threads}
+        study |= {"device": self.device, "threads": self.threads, "workers": self.workers}
         budget = {k: v for k, v in vars(self.budget).items() if v is not None}
-        return tomli_w.dumps({"study": study | budget, **self.search.tables()})
+        finalists = {"finalists": self.finalists.table()} if self.finalists else {}
+        return tomli_w.dumps({"study": study | budget, **finalists, **self.search.tables()})
 
 
-STUDY_KEYS = ("name", "trials", "seconds", "cost", "storage", "device", "threads")
+STUDY_KEYS = ("name", "trials", "seconds", "cost", "storage", "device", "threads", "workers")
 
 
 def read_toml(path: Path) -> dict[str, Any]:  # Any: as in Table
@@ -170,6 +203,7 @@ def study_tables(tables: Table, what: str) -> dict[str, Any]:  # Any: as in Tabl
         "storage": str,
         "device": str,
         "threads": int,
+        "workers": int,
     }
     return {k: convert(v, wanted[k], f'"{k}" of [study]') for k, v in study.items()}
 
@@ -182,15 +216,13 @@ class Made:
     searcher: Searcher
     evaluator: Evaluator
     configuration: SearchConfiguration
-    pruner: pruners.BasePruner
+    pruner: Pruner
 
 
 def make(configuration: SearchConfiguration) -> Made:
     """The parts that a configuration names; default objectives and a needed task are filled in."""
     for path in configuration.load:
         registry.load(Path(path))
-    if configuration.pruner not in PRUNERS:
-        raise ConfigurationError(unknown(configuration.pruner, "a pruner", PRUNERS))
     configuration = _converted(configuration)
     space, searcher = _part("space", configuration.space), _part("searcher", configuration.searcher)
     evaluator = make_evaluator(configuration.evaluators)
@@ -202,7 +234,7 @@ def make(configuration: SearchConfiguration) -> Made:
         objective = Objective(first.name, first.direction)
         configuration = replace(configuration, objectives=(objective,))
     problem = Problem(space, configuration.objectives, task, configuration.limits)
-    pruner = PRUNERS[configuration.pruner]()
+    pruner = _part("pruner", configuration.pruner)
     check(problem, evaluator, pruner)
     return Made(problem, searcher, evaluator, configuration, pruner)
 
@@ -220,6 +252,7 @@ def _converted(configuration: SearchConfiguration) -> SearchConfiguration:
         task=part("task", configuration.task) if configuration.task else None,
         searcher=part("searcher", configuration.searcher),
         evaluators=tuple(part("evaluator", e) for e in configuration.evaluators),
+        pruner=part("pruner", configuration.pruner),
         load=tuple(str(Path(path).resolve()) for path in configuration.load),
     )
 

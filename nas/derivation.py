@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
-from nas.architecture import Architecture, join
+from nas.architecture import Architecture, brief, join
 from nas.errors import SearchSpaceError
-from nas.grammar import Grammar, Misfit, Ref, Rule, Spec, Symbol
+from nas.grammar import Grammar, Misfit, Ref, Rule, Spec, Symbol, TooLarge
 
 T = TypeVar("T")
 ChildCall = Callable[..., Any]  # Any: a child's spec out; called with (spec, times=1)
@@ -18,7 +18,9 @@ class Choice(NamedTuple):
     """A point where a derivation chooses: which symbol, where, for which spec, among which rules.
 
     `options` are the drawn rules that are left, `every` all rules of the symbol: one of weight 0 may
-    be chosen by its name too. `rejected` names what was chosen here before and did not fit.
+    be chosen by its name too. `rejected` names what was chosen here before and did not fit. `depth` is
+    the number of rules above, the root's own counted; `weigh` gives the space's weights of the options
+    where they are not those of the rules.
     """
 
     path: str
@@ -28,6 +30,8 @@ class Choice(NamedTuple):
     spec: Spec
     rejected: tuple[str, ...] = ()
     restart: int = 0  # how many times the derivation began anew
+    depth: int = 1
+    weigh: Callable[[Choice], Sequence[float]] | None = None
 
 
 Choose = Callable[[Choice], str]
@@ -35,11 +39,22 @@ Choose = Callable[[Choice], str]
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on a derivation: nodes of the tree, instances in the built network, nested rules."""
+    """Bounds on a derivation: nodes of the tree, instances in the built network, nested rules.
+
+    `max_drawn_nodes` bounds what is drawn below `max_nodes`: a larger tree that is given is in the
+    space, and what is varied from it may be as large as it is.
+    """
 
     max_nodes: int = 10_000
     max_instances: int = 1_000_000
     max_depth: int = 150
+    max_drawn_nodes: int | None = None
+
+    def drawn(self, given_nodes: int = 0) -> Limits:
+        """The limits of a tree that is drawn, or varied from one of so many nodes."""
+        if self.max_drawn_nodes is None:
+            return self
+        return replace(self, max_nodes=min(self.max_nodes, max(self.max_drawn_nodes, given_nodes)))
 
 
 class Derived(NamedTuple):
@@ -69,30 +84,33 @@ class Derivation:
         """The derivation of a symbol and its spec out; an option that does not fit is removed."""
         if at.depth > self.limits.max_depth:
             raise Misfit(f"more than {self.limits.max_depth} nested rules")
+        grammar = self.grammar
+        every = grammar.options(symbol, spec, every=True)
+        left = grammar.options(symbol, spec)
         rejected: tuple[str, ...] = ()
         while True:
-            rule = self._choose(at, symbol, spec, rejected)
+            if len(every) == 1:
+                rule = every[0]
+            else:
+                weigh = grammar.weigh.get(symbol)
+                name = self.choose(
+                    Choice(at.path, symbol, left, every, spec, rejected, self.restart, at.depth, weigh)
+                )
+                rule = next((r for r in every if r.name == name), None) or grammar.option(
+                    symbol, spec, name
+                )
             before = self.nodes, self.instances
             try:
                 return self._apply(at, symbol, rule, spec, times)
-            except Misfit as misfit:
+            except TooLarge:
+                raise
+            except Misfit:
                 self.nodes, self.instances = before
                 self.misfits += 1
                 rejected = (*rejected, rule.name)
-                if len(rejected) == len(self.grammar.options(symbol, spec)):
-                    raise misfit
-
-    def _choose(self, at: _At, symbol: Symbol, spec: Spec, rejected: tuple[str, ...]) -> Rule:
-        every = self.grammar.options(symbol, spec, every=True)
-        if len(every) == 1 and not rejected:
-            return every[0]
-        options = self.grammar.options(symbol, spec)
-        if rejected:
-            options = tuple(r for r in options if r.name not in rejected)
-        if rejected and not options:
-            raise Misfit(f"no option of {symbol} fits")
-        name = self.choose(Choice(at.path, symbol, options, every, spec, rejected, self.restart))
-        return self.grammar.option(symbol, spec, name)
+                left = tuple([r for r in left if r is not rule])
+                if not left:
+                    raise
 
     def _apply(
         self, at: _At, symbol: Symbol, rule: Rule, spec: Spec, times: int
@@ -100,26 +118,26 @@ class Derivation:
         self.nodes += 1
         self.instances += times
         if self.nodes > self.limits.max_nodes:
-            raise Misfit(f"more than {self.limits.max_nodes} nodes")
+            raise TooLarge(f"more than {self.limits.max_nodes} nodes")
         if self.instances > self.limits.max_instances:
-            raise Misfit(f"more than {self.limits.max_instances} instances")
+            raise TooLarge(f"more than {self.limits.max_instances} instances")
         if not rule.children:
-            return Architecture(symbol, rule.name), rule.infer(spec)
-        scope = at.scope
+            return self.grammar.leaf(symbol, rule), rule.infer(spec)
+        path, scope, below = at.path, at.scope, at.depth + 1
         calls: list[ChildCall] = []
         owned: list[_Child] = []
-        for role, inner in rule.children.items():
-            if isinstance(inner, Ref):
+        for role, inner, step in self.grammar.roles(symbol, rule):
+            if step is None:
+                assert isinstance(inner, Ref)
                 calls.append(_Referred(scope, inner.role, times))
                 continue
-            path = join(at.path, self.grammar.step(symbol, rule, role))
-            child = _Child(self, _At(path, scope, at.depth + 1), inner, times)
+            child = _Child(self, _At(f"{path}/{step}" if path else step, scope, below), inner, times)
             calls.append(child)
             owned.append(child)
             if self.grammar.has_refs:  # a child may refer to those before it, never to itself
                 scope = scope | {role: child}
         out = rule.infer(spec, *calls)
-        children = tuple(child.finished(rule) for child in owned)
+        children = tuple([child.node or child.finished(rule) for child in owned])
         return Architecture(symbol, rule.name, children, self.grammar.steps(symbol, rule)), out
 
 
@@ -155,7 +173,7 @@ class _Child:
         out = self.walk.out(spec)
         self.derivation.instances += times * self.walk.instances(spec)
         if self.derivation.instances > self.derivation.limits.max_instances:
-            raise Misfit(f"more than {self.derivation.limits.max_instances} instances")
+            raise TooLarge(f"more than {self.derivation.limits.max_instances} instances")
         return out
 
     def place(self) -> Place:
@@ -318,17 +336,17 @@ class Walk:
             raise SearchSpaceError(
                 f'rule "{rule.name}" takes {len(names)} children'
                 + (f" ({', '.join(names[:12])})" if names else "")
-                + f", and {len(given)} were given in {str(place.node)[:80]}."
+                + f", and {len(given)} were given in {brief(place.node, 80)}."
             )
         below = iter(given)
         scope = place.scope
         place.rule = rule
-        for role, inner in rule.children.items():
-            if isinstance(inner, Ref):
+        for role, inner, step in self.grammar.roles(place.symbol, rule):
+            if step is None:
+                assert isinstance(inner, Ref)
                 place.children.append(_lookup(scope, inner.role))
                 continue
-            path = join(place.path, self.grammar.step(place.symbol, rule, role))
-            child = Place(path, inner, next(below), scope)
+            child = Place(join(place.path, step), inner, next(below), scope)
             place.children.append(child)
             place.owned.append(child)
             if self.grammar.has_refs:

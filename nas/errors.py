@@ -26,6 +26,10 @@ class StorageError(NasgramError):
     """A study's storage cannot be opened, or holds something else than was asked for."""
 
 
+class WorkerError(NasgramError):
+    """A process that worked on a study failed, or died again and again; the study is whole."""
+
+
 def unknown(given: str, of: str, allowed: Iterable[str]) -> str:
     """The sentence for a name that is not among the allowed ones, with the nearest of them."""
     names = list(allowed)

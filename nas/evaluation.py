@@ -86,6 +86,11 @@ class Evaluator(ABC):
     def needs_task(self) -> bool:
         """Whether it scores on the data of a task."""
 
+    @property
+    @abstractmethod
+    def num_steps(self) -> int:
+        """The step of a trial's curve that a whole evaluation ends with; 0 where it reports none."""
+
     @abstractmethod
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         """Every metric that `evaluate` gives for the problem; the first is the default objective."""

@@ -27,6 +27,7 @@ from nas.errors import ConfigurationError, DataError, NasgramError, unknown
 from nas.found import Found, load
 from nas.scaled import Scaled
 from nas.source import source
+from nas.space import Signature
 
 Forward = Callable[[Tensor], Tensor]
 Writer = Callable[[Found, Scaled, Path], tuple[Path, Forward]]
@@ -57,7 +58,7 @@ def export(
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
             written, forward = _WRITERS[kind](found, model, Path(folder) / target.name)
-            _compare(model, forward, found.signature.input, kind, tolerance)
+            _compare(model, forward, found.signature, kind, tolerance)
             del forward
             files = sorted(Path(folder).iterdir(), key=lambda file: file != written)
             return tuple(file.replace(target.with_name(file.name)) for file in files)
@@ -151,11 +152,13 @@ def _source(found: Found, model: Scaled, path: Path) -> tuple[Path, Forward]:
 def _docstring(found: Found, stem: str) -> str:
     signature = found.signature
     metrics = [
-        f"{n} = {m.value:.6g} {m.unit}".rstrip() + f" ({m.split})" for n, m in found.metrics.items()
+        f"{n} = {m.value:.6g} {m.unit if m.unit != '1' else ''}".rstrip() + f" ({m.split})"
+        for n, m in found.metrics.items()
     ]
     given, out = (", ".join(map(str, s)) for s in (signature.input, signature.output))
+    kind = "raw inputs" if signature.vocabulary is None else f"tokens below {signature.vocabulary},"
     measured = f"\n\n    Measured: {', '.join(metrics)}." if metrics else ""
-    return f"""Outputs (batch, {out}) for raw inputs (batch, {given}); found by nasgram.
+    return f"""Outputs (batch, {out}) for {kind} (batch, {given}); found by nasgram.
 
     Architecture: {found.architecture}{measured}
 
@@ -167,12 +170,12 @@ def _docstring(found: Found, stem: str) -> str:
 
 
 def _compare(
-    model: Scaled, forward: Forward, shape: tuple[int, ...], kind: str, tolerance: float
+    model: Scaled, forward: Forward, signature: Signature, kind: str, tolerance: float
 ) -> None:
     """NasgramError where an export and its network differ on random inputs of the task's scale."""
     generator = torch.Generator().manual_seed(0)
     for batch in BATCHES:
-        x = torch.randn(batch, *shape, generator=generator) * model.input_std + model.input_mean
+        x = signature.random(batch, generator) * model.input_std + model.input_mean
         with torch.no_grad(), _refusal(kind):
             wanted, given = model(x), forward(x)
         difference = float((wanted - given).abs().max()) if wanted.shape == given.shape else math.inf
@@ -186,7 +189,7 @@ def _compare(
 
 
 def _example(found: Found) -> Tensor:
-    return torch.zeros(2, *found.signature.input)
+    return torch.zeros(2, *found.signature.input, dtype=found.signature.dtype)
 
 
 @contextmanager

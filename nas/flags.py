@@ -16,7 +16,7 @@ QUICK_START: Mapping[str, Any] = {  # Any: TOML values
     "searcher": {"name": "regularized_evolution", "population_size": 10},
     "task": {"name": "digits"},
 }
-STUDY_FLAGS = ("name", "trials", "seconds", "storage", "device", "threads")
+STUDY_FLAGS = ("name", "trials", "seconds", "storage", "device", "threads", "workers")
 
 
 def study_configuration(
@@ -28,20 +28,22 @@ def study_configuration(
     tables = _file_tables(file)
     if file is None and not given["space"]:
         tables |= {key: dict(table) for key, table in QUICK_START.items()}
-    for key in ("space", "task", "searcher"):
+    for key in ("space", "task", "searcher", "pruner"):
         if given[key] and _name_of(tables.get(key)) != given[key]:
             tables[key] = {"name": given[key]}
     if given["evaluators"]:
         tables["evaluator"] = [{"name": name} for name in given["evaluators"]]
     if given["objectives"]:
         tables["objective"] = list(given["objectives"])
-    tables |= {key: given[key] for key in ("seed", "pruner") if given[key] is not None}
-    tables["limits"] |= dict(map(_limit, given["limits"]))
+    tables |= {"seed": given["seed"]} if given["seed"] is not None else {}
+    tables["limits"] |= numbers("--limit", given["limits"])
     tables["study"] |= {key: given[key] for key in STUDY_FLAGS if given[key] is not None}
     tables["load"] += [str(path.resolve()) for path in loaded]
     tables = {"searcher": "regularized_evolution", "evaluator": "training"} | tables
     for path in tables["load"]:
         registry.load(Path(path))
+    if given["finalists"] is not None:
+        tables["finalists"] = {**_finalists(tables), "count": given["finalists"]}
     apply_settings(tables, given["settings"])
     return searching.read_study(tables, str(file or "the flags"), results=given["results"])
 
@@ -64,18 +66,27 @@ def _beside(file: Path | None, path: Path) -> Path:
     return path.resolve()
 
 
+def _finalists(tables: Mapping[str, Any]) -> dict[str, Any]:  # Any: TOML values
+    table = tables.get("finalists", {})
+    return dict(table) if isinstance(table, dict) else {"count": table}
+
+
 def _name_of(table: object) -> object:
     return table.get("name") if isinstance(table, dict) else table
 
 
-def _limit(text: str) -> tuple[str, float]:
-    metric, _, value = text.partition("=")
-    try:
-        return metric, float(value)
-    except ValueError:
-        raise ConfigurationError(
-            f'--limit "{text}" is not METRIC=NUMBER, such as params=1e6.'
-        ) from None
+def numbers(flag: str, given: Sequence[str]) -> dict[str, float]:
+    """The numbers that a flag gave as METRIC=NUMBER, by their metrics."""
+    found = {}
+    for text in given:
+        metric, _, value = text.partition("=")
+        try:
+            found[metric] = float(value)
+        except ValueError:
+            raise ConfigurationError(
+                f'{flag} "{text}" is not METRIC=NUMBER, such as params=1e6.'
+            ) from None
+    return found
 
 
 def apply_settings(tables: dict[str, Any], settings: Sequence[str]) -> None:  # Any: TOML values
@@ -86,6 +97,9 @@ def apply_settings(tables: dict[str, Any], settings: Sequence[str]) -> None:  # 
         if not sign or not key:
             raise ConfigurationError(f'--set "{text}" is not KEY=VALUE.')
         owner, _, name = key.rpartition(".")
+        if owner == "finalists":
+            tables["finalists"] = {**_finalists(tables), name: value}
+            continue
         owners = [
             (kind, table)
             for kind, table in parts

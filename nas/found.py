@@ -254,7 +254,12 @@ class _File:
             if not all(type(n) is int and n > 0 for n in shape):
                 raise self.error(f'the field "signature.{key}" takes whole numbers above 0')
             shapes.append(tuple(shape))
-        return Signature(*shapes)
+        vocabulary = None
+        if "vocabulary" in table:
+            vocabulary = self.take(table, "vocabulary", int, "signature")
+            if vocabulary < 1:
+                raise self.error('the field "signature.vocabulary" takes a whole number above 0')
+        return Signature(shapes[0], shapes[1], vocabulary)
 
     def space(self, data: Json) -> SearchSpace:
         table = self.take(data, "space", dict)
@@ -361,7 +366,7 @@ def _json_bytes(found: Found) -> bytes:
         "architecture": {"text": str(found.architecture), "digest": found.architecture.digest},
         # for readers: loading takes the space's own text
         "notation": notation and {"name": notation.name, "text": notation.write(found.architecture)},
-        "signature": {"input": list(signature.input), "output": list(signature.output)},
+        "signature": {k: v for k, v in vars(signature).items() if v is not None},
         "task": found.task and {"name": found.task.name, "settings": dict(found.task.settings)},
         "metrics": {name: vars(m) for name, m in found.metrics.items()},
         "weights": found.weights and found.weights.name,

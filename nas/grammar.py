@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nas.architecture import Architecture
 from nas.complexity import Complexity
 from nas.errors import SearchSpaceError, unknown
 
@@ -17,6 +18,10 @@ Spec = Hashable  # what flows between rules: any frozen value (a shape, a graph'
 
 class Misfit(Exception):
     """A rule cannot apply to what flows into it; raised by `infer`, caught while deriving."""
+
+
+class TooLarge(Misfit):
+    """A derivation exceeds the limits of its space: it begins anew, whatever option led there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Ref:
 
 
 Symbol = str | Each | Pick | Chain | Ref
+Roles = tuple[tuple[str, Symbol, str | None], ...]  # role, symbol, path step; of a rule's children
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +69,8 @@ class Rule:
     - `build(spec, *children) -> product`: a child is called with its spec and gives (product, spec
       out), a fresh product at every call. A product is an nn.Module, or a plain value.
     - `cost(spec, *children) -> Complexity`: what one instance costs beyond its children, whose
-      spec out a call gives. None: not stated (the network is then measured on the meta device).
+      spec out a call gives and whose subtree is `child.architecture`; less than nothing where they are
+      built as one. None: not stated (the network is then measured on the meta device).
 
     `weight` is the probability within the symbol, up to normalisation. 0: accepted when read, but
     never drawn, counted or enumerated.
@@ -134,16 +141,27 @@ class Grammar:
     """The rules of every symbol, checked and indexed; structured symbols make theirs from the spec."""
 
     rules: Mapping[str, Sequence[Rule]]
+    weigh: Mapping[Any, Callable[..., Sequence[float]]] = field(default_factory=dict)
     has_refs: bool = field(init=False)
     _drawn: dict[Hashable, tuple[Rule, ...]] = field(init=False, repr=False, default_factory=dict)
     _every: dict[Hashable, tuple[Rule, ...]] = field(init=False, repr=False, default_factory=dict)
-    _branching: frozenset[str] = field(init=False, repr=False)
+    _branching: frozenset[Hashable] = field(init=False, repr=False)
+    _roles: dict[tuple[Symbol, Rule], Roles] = field(init=False, repr=False, default_factory=dict)
+    _steps: dict[tuple[Symbol, Rule], tuple[str, ...]] = field(
+        init=False, repr=False, default_factory=dict
+    )
+    _leaves: dict[tuple[Symbol, Rule], Architecture] = field(
+        init=False, repr=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         for symbol, rules in self.rules.items():
             self._check(symbol, rules)
             self._every[symbol] = tuple(rules)
             self._drawn[symbol] = tuple(r for r in rules if r.weight > 0)
+        for weighed in self.weigh:
+            if weighed not in self.rules:
+                raise SearchSpaceError(unknown(weighed, "a symbol, given weights", self.rules))
         branching = (s for s, rs in self.rules.items() if sum(bool(r.children) for r in rs) > 1)
         object.__setattr__(self, "_branching", frozenset(branching))
         children = [c for rs in self.rules.values() for r in rs for c in r.children.values()]
@@ -186,14 +204,33 @@ class Grammar:
                 return rule
         raise SearchSpaceError(unknown(name, f"a rule of symbol {symbol}", (r.name for r in rules)))
 
-    def step(self, symbol: Symbol, rule: Rule, role: str) -> str:
-        """The path step to a child: its role, after the rule's name where several have children."""
-        return f"{rule.name}.{role}" if symbol in self._branching else role
+    def roles(self, symbol: Symbol, rule: Rule) -> Roles:
+        """For every child its role, its symbol, and the path step to it (None for a reference).
+
+        The step is the role, after the rule's name where several rules of the symbol have children.
+        """
+        key = symbol, rule
+        if key not in self._roles:
+            prefix = f"{rule.name}." if symbol in self._branching else ""
+            self._roles[key] = tuple(
+                (role, s, None if isinstance(s, Ref) else prefix + role)
+                for role, s in rule.children.items()
+            )
+        return self._roles[key]
 
     def steps(self, symbol: Symbol, rule: Rule) -> tuple[str, ...]:
         """The path steps to the children that stand in the tree (references do not)."""
-        owned = (role for role, s in rule.children.items() if not isinstance(s, Ref))
-        return tuple(self.step(symbol, rule, role) for role in owned)
+        key = symbol, rule
+        if key not in self._steps:
+            self._steps[key] = tuple(s for _, _, s in self.roles(symbol, rule) if s is not None)
+        return self._steps[key]
+
+    def leaf(self, symbol: Symbol, rule: Rule) -> Architecture:
+        """The node of a rule without children."""
+        key = symbol, rule
+        if key not in self._leaves:
+            self._leaves[key] = Architecture(symbol, rule.name)
+        return self._leaves[key]
 
 
 def innermost(symbol: Symbol) -> str | Ref:

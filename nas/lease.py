@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,33 @@ LEASE_SECONDS = 60.0
 Lease = Mapping[str, Any]  # Any: JSON values
 
 
-def lease() -> dict[str, Any]:  # Any: JSON values
-    """A lease for this process from now on: host, process, when that began, and until when."""
+def lease(run: str = "") -> dict[str, Any]:  # Any: JSON values
+    """A lease for a run of this process from now on: host, process, when that began, until when."""
     pid = os.getpid()
     until = time.time() + LEASE_SECONDS
-    return {"host": socket.gethostname(), "pid": pid, "began": _began(pid), "until": until}
+    return {"host": _host(), "pid": pid, "began": _began(pid), "run": run, "until": until}
 
 
 def is_lost(given: Lease) -> bool:
-    """Whether the holder of a lease is gone: its process ended, or it was not renewed in time."""
-    if given.get("host") == socket.gethostname() and given.get("began") is not None:
-        return bool(_began(int(given["pid"])) != given["began"])
-    return float(given.get("until", 0)) < time.time()
+    """Whether a lease's holder is gone: its process or run ended, or it was not renewed in time."""
+    if given.get("host") != _host() or given.get("began") is None:
+        return float(given.get("until", 0)) < time.time()
+    if _began(int(given["pid"])) != given["began"]:
+        return True
+    return given["pid"] == os.getpid() and not _is_running(given.get("run", ""))
 
 
 @contextmanager
-def renewed(renew: Callable[[], None]) -> Iterator[None]:
-    """Call `renew` three times a lease in a thread of its own while the block runs."""
+def renewed(renew: Callable[[], None], run: str = "") -> Iterator[None]:
+    """Call `renew` three times a lease in a thread of its own, which bears the run's name."""
     done = threading.Event()
 
     def keep() -> None:
         while not done.wait(LEASE_SECONDS / 3):
-            renew()
+            with suppress(Exception):  # what is wrong with the storage is met by the work itself
+                renew()
 
-    thread = threading.Thread(target=keep, daemon=True)
+    thread = threading.Thread(target=keep, name=_thread_name(run), daemon=True)
     thread.start()
     try:
         yield
@@ -48,13 +51,30 @@ def renewed(renew: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
+def _thread_name(run: str) -> str:
+    return f"lease {run}"
+
+
+def _is_running(run: str) -> bool:
+    """Whether a run of this process goes on; one without a name counts as such."""
+    return not run or any(t.name == _thread_name(run) for t in threading.enumerate())
+
+
+def _host() -> str:
+    """Where process numbers mean the same: the host, or a container on it that counts its own."""
+    try:
+        return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
+
+
 def _began(pid: int) -> str | None:
     """When a process of this host began; None where there is none, or where that cannot be told."""
     if sys.platform == "win32":  # os.kill would end the process
         return None
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return fields[18] if state not in "ZX" else None  # killed, not yet waited for by its parent
     except OSError:
         return None if Path("/proc/self/stat").exists() else _is_alive(pid)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nas.drawing import text_tree
+from nas.finalists import Finalist, table, title
 from nas.found import Found
-from nas.searching import Outcome
-from nas.terminal import curve, describe, number, print_table, unit
+from nas.pareto import Worth, worth
+from nas.searching import RESULTS, Outcome
+from nas.terminal import curve, describe, number, print_table, scatter, unit
 
 
 def print_json(value: Any) -> None:  # Any: JSON values
@@ -49,10 +51,16 @@ def print_reuse(path: Path, pretrained: bool, load: Sequence[str] = ()) -> None:
     click.echo(f"      or:  nas {''.join(f'--load {file} ' for file in load)}{follow}")
 
 
-def print_outcome(outcome: Outcome, *, as_json: bool, top: int) -> None:
-    """A study: best trials, the best score so far as a curve, test scores, how to reuse the best."""
+def print_outcome(
+    outcome: Outcome, *, as_json: bool, top: int, reference: Mapping[str, float] | None = None
+) -> None:
+    """A study: best trials, their curve or front, test scores, how to reuse the best.
+
+    `reference` is the reference point of the hypervolume, in whole or in part.
+    """
+    front = worth(outcome.problem, outcome.trials, reference)
     if as_json:
-        print_json(_outcome_tables(outcome))
+        print_json(_outcome_tables(outcome, front))
         return
     _print_trials(outcome, top)
     infeasible = [t for t in outcome.trials if t.infeasible is not None]
@@ -64,7 +72,13 @@ def print_outcome(outcome: Outcome, *, as_json: bool, top: int) -> None:
         for trial in outcome.front:
             said = describe(trial, outcome.problem, outcome.metrics)
             click.echo(f"Best: trial {trial.number}, {said} (validation)")
+    if front is not None:
+        _print_front(outcome, front)
     _print_tests(outcome)
+    if outcome.finalists:
+        columns, rows = table(outcome.problem, outcome.finalists)
+        print_table(title(outcome.finalists), columns, rows)
+    _print_best_reuse(outcome)
 
 
 def _print_trials(outcome: Outcome, top: int) -> None:
@@ -80,8 +94,24 @@ def _print_trials(outcome: Outcome, top: int) -> None:
         for t in best[:top]
     ]
     kind = "Pareto front" if several else "best first"
-    title = f"{outcome.configuration.name}: {len(outcome.trials)} trials, {kind}"
+    fit = "".join(f", {n} at most {number(most)}" for n, most in outcome.budgets.items())
+    title = f"{outcome.configuration.name}: {len(outcome.trials)} trials{fit}, {kind}"
     print_table(title, ["trial", *units, outcome.cost_unit, "architecture"], rows)
+
+
+def _print_front(outcome: Outcome, front: Worth) -> None:
+    """Two objectives as points; the hypervolume and the knee."""
+    objectives = outcome.problem.objectives
+    if len(objectives) == 2:
+        first, second = (o.metric for o in objectives)
+        completed = [t for t in outcome.trials if t.completed]
+        every, best = (
+            [(t.metrics[second], t.metrics[first]) for t in trials]
+            for trials in (completed, outcome.front)
+        )
+        click.echo(scatter(f"{first} by {second}", every, best, ("trials", "Pareto front")))
+    for sentence in front.sentences(outcome.metrics):
+        click.echo(sentence)
 
 
 def _print_tests(outcome: Outcome) -> None:
@@ -90,10 +120,28 @@ def _print_tests(outcome: Outcome) -> None:
         if test:
             said = ", ".join(f"{n} {number(v)}{unit(outcome.metrics, n)}" for n, v in test.items())
             click.echo(f"Test of trial {trial.number}: {said}")
-    for trial in outcome.front[:1]:
-        if trial.number in outcome.files:
-            file = outcome.files[trial.number]
-            print_reuse(file, _has_weights(file), outcome.configuration.search.load)
+
+
+def _print_best_reuse(outcome: Outcome) -> None:
+    """How to reuse the best finalist, or where there is none the best trial."""
+    files = [f.path for f in outcome.finalists if f.rank == 1 and f.path is not None]
+    files += [outcome.files[t.number] for t in outcome.front[:1] if t.number in outcome.files]
+    for file in files[:1]:
+        print_reuse(file, _has_weights(file), outcome.configuration.search.load)
+    if outcome.front and not files:
+        _print_rebuild(outcome)
+
+
+def _print_rebuild(outcome: Outcome) -> None:
+    """How to build the best trial anew where no file is kept of it, as it is off the front."""
+    name, number_of_best = outcome.configuration.name, outcome.front[0].number
+    folder = outcome.folder.parent.parent
+    place = "" if folder == RESULTS else f", results=pathlib.Path('{folder}')"
+    click.echo(
+        f"Build trial {number_of_best}, of which no file is kept:  "
+        f"python -c \"import pathlib; from nas import searching; o = searching.show('{name}'{place}); "
+        f'model = o.problem.space.build(o.trial({number_of_best}).architecture)"'
+    )
 
 
 def _has_weights(path: Path) -> bool:
@@ -113,7 +161,7 @@ def _best_so_far(outcome: Outcome) -> tuple[str, list[float], list[float]]:
     return f"best {objective.metric} by trial", xs, [y * objective.sign for y in ys]
 
 
-def _outcome_tables(outcome: Outcome) -> dict[str, Any]:  # Any: JSON values
+def _outcome_tables(outcome: Outcome, value: Worth | None) -> dict[str, Any]:  # Any: JSON values
     front = {t.number for t in outcome.front}
     trials = [
         {
@@ -137,5 +185,33 @@ def _outcome_tables(outcome: Outcome) -> dict[str, Any]:  # Any: JSON values
         "objectives": [vars(o) for o in outcome.problem.objectives],
         "metrics": {n: {"unit": m.unit, "direction": m.direction} for n, m in outcome.metrics.items()},
         "best": [t.number for t in outcome.front],
+        "under": dict(outcome.budgets),
+        "pareto": None if value is None else _worth_table(value),
         "trials": trials,
+        "finalists": [_finalist_table(f) for f in outcome.finalists],
+    }
+
+
+def _worth_table(value: Worth) -> dict[str, Any]:  # Any: JSON values
+    return {
+        "hypervolume": value.hypervolume,
+        "share": value.share,
+        "reference": dict(value.reference),
+        "ideal": dict(value.ideal),
+        "knee": None if value.knee is None else value.knee.number,
+    }
+
+
+def _finalist_table(finalist: Finalist) -> dict[str, Any]:  # Any: JSON values
+    return {
+        "number": finalist.trial.number,
+        "architecture": str(finalist.trial.architecture),
+        "search": dict(finalist.trial.metrics),
+        "search_rank": finalist.search_rank,
+        "epochs": finalist.epochs,
+        "validation": dict(finalist.validation),
+        "test": dict(finalist.test),
+        "rank": finalist.rank,
+        "file": str(finalist.path) if finalist.path else None,
+        "failed": finalist.failed,
     }

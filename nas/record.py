@@ -2,30 +2,27 @@
 
 A claim is one write: the trial is created RUNNING with its text, choices, notes and lease. What counts
 follows from the list of trials alone, by one rule for every worker (`Counted`): trials count in the
-order of their numbers; the first retry of a lost trial takes its place; a trial that ranks beyond a
-worker's limit, or retries what was retried already, closes itself as surplus. No locks are needed.
+order of their numbers; a trial counts only in the place that it was proposed for, so that of several
+workers that propose for one place the first has it; the first retry of a lost trial takes its place.
+What does not count is surplus, from its first moment, and closes itself. No locks are needed.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
+from uuid import uuid4
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Architecture
-from nas.derivation import Choice
-from nas.grammar import Pick
-from nas.lease import Lease, is_lost, lease
+from nas.lease import is_lost, lease
+from nas.parameters import Parameters, parameters
 from nas.problem import Problem
 from nas.searcher import Proposal
 from nas.space import SearchSpace
@@ -51,8 +48,9 @@ class Counted:
             return
         lost = attributes.get("retry_of")
         if lost is None:
-            self._places[number] = self.size
-            self.size += 1
+            if attributes.get("place", self.size) == self.size:
+                self._places[number] = self.size
+                self.size += 1
             return
         place = self.place(lost)
         if place is not None and not self.is_retried(lost):
@@ -91,8 +89,10 @@ class Record:
         self.study_id = study_id
         self.problem = problem
         self.history = History(problem.key)
+        self.run = uuid4().hex[:12]  # whose leases are told apart from those of this process's others
         self.size = 0  # trials that count, open ones too
         self._counted = Counted()  # of the trials before the first open one
+        self._latest = self._counted  # of all that were read
         self._settled = 0
         self._seen: dict[int, FrozenTrial] = {}  # from the first open one on
         self._ids: dict[int, int] = {}
@@ -111,17 +111,26 @@ class Record:
 
     def _read_new(self) -> Counted:
         self._probe()
-        tail = self._settle()
+        tail = self._latest = self._settle()
         self._tell_history(tail)
         self.size = tail.size
-        self.history.running = [
-            self._architecture(n)
-            for n, t in self._seen.items()
-            if not t.state.is_finished()
-            and tail.place(n) is not None
-            and self._ids[n] not in self._mine
-        ]
+        self.history.running = [self._architecture(n) for n in self._others()]
         return tail
+
+    def _others(self) -> list[int]:
+        """The numbers of the open trials that count and are not this record's."""
+        return [
+            number
+            for number, trial in self._seen.items()
+            if not trial.state.is_finished()
+            and self._latest.place(number) is not None
+            and self._ids[number] not in self._mine
+        ]
+
+    def awaited(self, limit: int | None = None) -> int:
+        """How many trials others are working on, of those that rank below a limit."""
+        places = (self._latest.place(number) for number in self._others())
+        return sum(p is not None and (limit is None or p < limit) for p in places)
 
     def _probe(self) -> None:
         number = self._settled + len(self._seen)
@@ -183,82 +192,91 @@ class Record:
             cost=result["cost"],
             seconds=result["seconds"],
             reused=result.get("reused"),
+            system_attributes=dict(trial.system_attrs),
         )
 
-    def close_lost(self) -> bool:
+    def close_lost(self, why: str = "lost") -> bool:
         """Close the open trials whose workers are gone, so that they are retried; whether any were."""
         closed = False
         for number, trial in list(self._seen.items()):
             if trial.state.is_finished() or self._ids[number] in self._mine:
                 continue
             holder = trial.user_attrs.get("lease")
-            if holder is None or is_lost(holder) or _is_own(holder):
-                self._close_one(number, trial)
+            if holder is None or is_lost(holder):
+                self._close_one(number, trial, why)
                 closed = True
         return closed
 
-    def _close_one(self, number: int, trial: FrozenTrial) -> None:
+    def _close_one(self, number: int, trial: FrozenTrial, why: str) -> None:
         """Close a lost trial; one that was lost while being told, as its worker would have."""
+        if self._latest.place(number) is None:
+            self.close(self._ids[number], "surplus")
+            return
         if "evaluation" not in trial.user_attrs:
-            self.close(self._ids[number], "lost")
+            self.close(self._ids[number], why)
             return
         with suppress(UpdateFinishedTrialError):
             self._end(self._ids[number], self._read(number, trial, 0))
 
-    def to_retry(self) -> tuple[int, FrozenTrial] | None:
-        """The first trial that was closed without a result and is not being retried."""
+    def to_retry(self, limit: int | None = None) -> tuple[int, FrozenTrial] | None:
+        """The first trial below a limit that was closed without a result and is not being retried."""
         counted = self.refresh()
         for number in [n for n in self._unretried if counted.is_retried(n)]:
             del self._unretried[number]
-        return next(iter(self._unretried.items()), None)
+        for number, trial in self._unretried.items():
+            place = counted.place(number)
+            if limit is None or (place is not None and place < limit):
+                return number, trial
+        return None
 
-    def claim(
-        self, proposal: Proposal, *, limit: int | None = None, retry_of: int | None = None
-    ) -> Claim | None:
-        """Claim a trial for a proposal, or a retry of a lost one.
+    def claim(self, proposal: Proposal, place: int) -> Claim | None:
+        """Claim the place that a proposal was made for; None where another worker has it."""
+        self._read_new()
+        if self.size != place:
+            return None
+        return self._claim(proposal, {"place": place})
 
-        None where it ranks beyond the limit or was retried already: it is closed as surplus.
-        """
-        attributes: dict[str, Any] = {  # Any: JSON values
+    def retry(self, proposal: Proposal, lost: int) -> Claim | None:
+        """Claim the place of a lost trial, by its number; None where another worker has it."""
+        return self._claim(proposal, {"retry_of": lost})
+
+    def _claim(
+        self, proposal: Proposal, attributes: dict[str, Any]
+    ) -> Claim | None:  # Any: JSON values
+        attributes = attributes | {
             "architecture": str(proposal.architecture),
             "digest": proposal.architecture.digest,
-            "lease": lease(),
+            "lease": lease(self.run),
         }
         if proposal.notes:
             attributes["notes"] = dict(proposal.notes)
-        if retry_of is not None:
-            attributes["retry_of"] = retry_of
-        template = self._template(proposal.architecture, attributes)
+        template = self._template(proposal, attributes)
         trial_id = self.storage.create_new_trial(self.study_id, template_trial=template)
         self._mine.add(trial_id)
         counted = self._read_new()
         number = next(n for n, i in self._ids.items() if i == trial_id)
         self._architectures[number] = proposal.architecture
         place = counted.place(number)
-        if place is None or (limit is not None and place >= limit):
+        if place is None:
             self.close(trial_id, "surplus")
             return None
         return Claim(trial_id, place, proposal)
 
-    def _template(self, architecture: Architecture, attributes: dict[str, Any]) -> FrozenTrial:
-        parameters: dict[str, str] = {}
-        distributions: dict[str, BaseDistribution] = {}
+    def _template(self, proposal: Proposal, attributes: dict[str, Any]) -> FrozenTrial:
+        made = Parameters({}, {})
         if self._with_parameters:
-            nodes = dict(architecture.nodes())
-            for path, choice in self.problem.space.choices(architecture).items():
-                name = _parameter(path, choice)
-                parameters[name] = nodes[path].rule
-                distributions[name] = _categorical(tuple(r.name for r in choice.every))
+            made = parameters(self.problem.space, proposal.architecture)
         return optuna.trial.create_trial(
             state=TrialState.RUNNING,
-            params=parameters,
-            distributions=distributions,
+            params=made.values,
+            distributions=made.distributions,
             user_attrs=attributes,
+            system_attrs=dict(proposal.system_attributes),
         )
 
     def renew(self, claim: Claim) -> None:
         """Renew the lease of a claim."""
-        self.storage.set_trial_user_attr(claim.trial_id, "lease", lease())
+        self.storage.set_trial_user_attr(claim.trial_id, "lease", lease(self.run))
 
     def report(self, claim: Claim, step: int, value: float) -> None:
         """Add a point to the curve that Optuna's pruners and the dashboard see."""
@@ -311,23 +329,6 @@ class Record:
             current = attributes["retry_of"]
 
 
-def _is_own(holder: Lease) -> bool:
-    return bool(holder.get("pid") == os.getpid() and holder.get("host") == socket.gethostname())
-
-
 def _has_parameters(space: SearchSpace) -> bool:
     """Whether every choice becomes a parameter of Optuna's: finite spaces of at most 64 choices."""
     return space.finite and space.extent.choices <= MOST_PARAMETERS
-
-
-def _parameter(path: str, choice: Choice) -> str:
-    """A parameter's name: the path, with k of n for a Pick, whose options depend on n."""
-    name = path or str(choice.symbol)
-    if isinstance(choice.symbol, Pick) and isinstance(choice.spec, tuple):
-        return f"{name} ({choice.symbol.k} of {len(choice.spec)})"
-    return name
-
-
-@cache
-def _categorical(names: tuple[str, ...]) -> CategoricalDistribution:
-    return CategoricalDistribution(names)

@@ -1,9 +1,9 @@
-"""Names of spaces, tasks, searchers and evaluators; listed without importing the parts.
+"""Names of spaces, tasks, searchers, evaluators and pruners; listed without importing the parts.
 
 A part is a function or class under a decorator such as ``@registry.space("kan")``. The files of the
 project's packages, and of what the entry-point groups ``nasgram.spaces``, ``nasgram.tasks``,
-``nasgram.searchers`` and ``nasgram.evaluators`` name, are read for such decorators; a part's module is
-imported when the part is used.
+``nasgram.searchers``, ``nasgram.evaluators`` and ``nasgram.pruners`` name, are read for such
+decorators; a part's module is imported when the part is used.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from typing import Any, TypeVar, get_type_hints
 from nas.conversion import convert, plain
 from nas.errors import ConfigurationError, unknown
 
-KINDS = ("space", "task", "searcher", "evaluator")
+KINDS = ("space", "task", "searcher", "evaluator", "pruner")
 PACKAGES = {
     "space": ("search_spaces",),
     "task": ("evaluators",),
     "searcher": ("nas.searchers",),
     "evaluator": ("evaluators",),
+    "pruner": ("nas.pruners",),
 }
 
 Made = TypeVar("Made", bound=Callable[..., Any])  # Any: parts of every kind
@@ -65,6 +66,11 @@ def searcher(name: str) -> Callable[[Made], Made]:
 def evaluator(name: str) -> Callable[[Made], Made]:
     """Register an Evaluator."""
     return _register("evaluator", name)
+
+
+def pruner(name: str) -> Callable[[Made], Made]:
+    """Register a Pruner."""
+    return _register("pruner", name)
 
 
 def _register(kind: str, name: str) -> Callable[[Made], Made]:

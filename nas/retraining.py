@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from nas.training import train as fit
 
 @dataclass(frozen=True)
 class Retraining:
-    """How to train: the space's settings that change, the task (None: the one it was found on), ..."""
+    """How to train: the space's settings that change, the task (None: the one it was found on), ...
+
+    `command` is kept with what is found, as what regenerates it.
+    """
 
     space: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
     task: TaskName | None = None
@@ -29,6 +32,7 @@ class Retraining:
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
+    command: str | None = None
 
 
 def train(
@@ -54,7 +58,7 @@ def train(
     architecture = space.parse(str(found.architecture))
     with watch() as progress:
         context = Context(how.seed, device=how.device, threads=how.threads, progress=progress)
-        return _trained(_Anew(space, architecture, task, name), how.recipe, context, found, output)
+        return _trained(_Anew(space, architecture, task, name), how, context, found, output)
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,10 @@ class _Anew:
     name: TaskName
 
 
-def _trained(anew: _Anew, recipe: Recipe, context: Context, found: Found, output: Path) -> Found:
+def _trained(anew: _Anew, how: Retraining, context: Context, found: Found, output: Path) -> Found:
     with seeded(context.seed):
         network = anew.space.build(anew.architecture)
-    trained = fit(network, anew.task, recipe, context)
+    trained = fit(network, anew.task, how.recipe, context)
     if trained.infeasible is not None:
         raise DataError(f"the training failed: {trained.infeasible}; change its settings with --set.")
     model = trained.model.cpu()
@@ -81,7 +85,9 @@ def _trained(anew: _Anew, recipe: Recipe, context: Context, found: Found, output
         anew.architecture,
         metrics=metrics,
         task=anew.name,
-        provenance=replace(Provenance(), study=found.provenance.study, seed=context.seed),
+        provenance=Provenance(
+            found.provenance.study, found.provenance.trial, seed=context.seed, command=how.command
+        ),
     )
     return save(made, output, model.state_dict())
 

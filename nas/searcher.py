@@ -15,10 +15,14 @@ from nas.trial import History
 
 @dataclass(frozen=True)
 class Proposal:
-    """An architecture to try, and JSON notes that are kept on its trial."""
+    """An architecture to try, and JSON notes that are kept on its trial.
+
+    `system_attributes` is what a sampler of Optuna's writes on its trial to find it there again.
+    """
 
     architecture: Architecture
     notes: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
+    system_attributes: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
 
 
 class Searcher(ABC):

@@ -7,22 +7,25 @@ and `report.md`.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from optuna.storages import BaseStorage
 
 from nas import configuration as config
-from nas.configuration import Made, SearchConfiguration, StudyConfiguration
+from nas import finalists, pareto, workers
+from nas.configuration import FinalistsConfiguration, Made, SearchConfiguration, StudyConfiguration
 from nas.errors import StorageError, unknown
-from nas.found import Found, Measured, Provenance, TaskName, load, save
+from nas.finalists import Finalist
+from nas.found import load
+from nas.keeper import Keeper, found_file
 from nas.problem import Problem
+from nas.progress import Watch, Watched, unwatched_study
+from nas.record import Record
 from nas.storage import absolute, open_storage, require
-from nas.study import CONFIGURATION, Budget, Observer, Study, Unobserved, Weights, tested
+from nas.study import CONFIGURATION, Budget, Study, tested
 from nas.task import Metric
 from nas.training import torch_device
 from nas.trial import Trial
@@ -31,27 +34,13 @@ RESULTS = Path("results")
 DEFAULT_TRIALS = 20
 
 
-class Watch(Protocol):
-    """Makes an observer for the time of a run; `nas.terminal.watching` draws progress bars."""
-
-    def __call__(
-        self, problem: Problem, metrics: Mapping[str, Metric], budget: Budget, done: Sequence[Trial]
-    ) -> AbstractContextManager[Observer]:
-        """The observer for a study in which these trials are done."""
-
-
-def _quiet(
-    problem: Problem, metrics: Mapping[str, Metric], budget: Budget, done: Sequence[Trial]
-) -> AbstractContextManager[Observer]:
-    return nullcontext(Unobserved())
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What a study came to: its trials, the best of them, their test scores and saved files.
 
     `front` has the best trial first; with several objectives, every trial that no other dominates.
-    `tests` and `files` go by trial number.
+    `tests` and `files` go by trial number. `finalists` are the best after a full training. `budgets`
+    are upper bounds on metrics that the trials were chosen by, where `under` did.
     """
 
     configuration: StudyConfiguration
@@ -62,11 +51,20 @@ class Outcome:
     trials: list[Trial]
     tests: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     files: Mapping[int, Path] = field(default_factory=dict)
+    finalists: list[Finalist] = field(default_factory=list)
+    budgets: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def front(self) -> list[Trial]:
         """The best trials, best first."""
         return self.problem.front(self.trials)
+
+    def trial(self, number: int) -> Trial:
+        """The trial of that number."""
+        for trial in self.trials:
+            if trial.number == number:
+                return trial
+        raise StorageError(f"there is no finished trial {number} in {self.configuration.name}.")
 
 
 def search(
@@ -74,7 +72,7 @@ def search(
     *,
     num_trials: int = DEFAULT_TRIALS,
     results: Path = RESULTS,
-    watch: Watch = _quiet,
+    watch: Watch = unwatched_study,
 ) -> Outcome:
     """Run a study, or go on with the one of that name; returns what it came to.
 
@@ -84,22 +82,35 @@ def search(
         configuration = named(configuration, Budget(trials=num_trials), results=results)
     made = config.make(configuration.search)
     configuration = replace(configuration, search=made.configuration)
+    finalists.check(made.configuration, configuration.finalists)
     torch_device(configuration.device)
-    study = _study(configuration, made, open_storage(configuration.storage))
-    record = study.open()
-    folder = results / "studies" / configuration.name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.toml").write_text(
+    keeper = _opened(configuration, made, results)
+    (keeper.folder / "study.toml").write_text(
         configuration.toml(default_storage=_own_journal(configuration.name, results)), encoding="utf-8"
     )
-    keeper = _Keeper(study, configuration, folder)
+    study, record = keeper.study, keeper.record
+    done, count = list(record.history.trials), configuration.workers
+    with watch(study.problem, study.metrics, configuration.budget, done, count) as watched:
+        if count > 1:
+            workers.work(configuration, results, record, watched)
+        else:
+            keeper.observer = watched.observers[0]
+            study.run(configuration.budget, keeper, record)
+        return _finished(keeper, watched)
+
+
+def opened(configuration: StudyConfiguration, *, results: Path = RESULTS) -> Keeper:
+    """The study of a configuration with its record read, keeping what it finds in its folder."""
+    return _opened(configuration, config.make(configuration.search), results)
+
+
+def _opened(configuration: StudyConfiguration, made: Made, results: Path) -> Keeper:
+    study = _study(configuration, made, open_storage(configuration.storage))
+    record = study.open()
     record.refresh()
-    done = list(record.history.trials)
-    keeper.front = study.problem.front(done)
-    with watch(study.problem, study.metrics, configuration.budget, done) as observer:
-        keeper.observer = observer
-        study.run(configuration.budget, keeper)
-    return _finished(configuration, study, keeper)
+    folder = results / "studies" / configuration.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return Keeper(study, configuration, folder, record)
 
 
 def named(
@@ -155,12 +166,14 @@ def read_study(
 ) -> StudyConfiguration:
     """A study from the tables of a study file."""
     study = config.study_tables(tables, what)
-    found = SearchConfiguration.read({k: v for k, v in tables.items() if k != "study"})
+    rest = {k: v for k, v in tables.items() if k not in ("study", "finalists")}
+    found = SearchConfiguration.read(rest)
     limits = {k: study[k] for k in ("trials", "seconds", "cost") if k in study}
     budget = Budget(**limits) if limits else Budget(trials=DEFAULT_TRIALS)
     made = named(found, budget, name=study.get("name"), storage=study.get("storage"), results=results)
-    machine = {k: study[k] for k in ("device", "threads") if k in study}
-    return replace(made, **machine)
+    machine = {k: study[k] for k in ("device", "threads", "workers") if k in study}
+    last = FinalistsConfiguration.read(tables["finalists"]) if "finalists" in tables else None
+    return replace(made, finalists=last, **machine)
 
 
 def resume(
@@ -169,7 +182,7 @@ def resume(
     *,
     storage: str | None = None,
     results: Path = RESULTS,
-    watch: Watch = _quiet,
+    watch: Watch = unwatched_study,
 ) -> Outcome:
     """Go on with a study by its name, to its own budget or a new one."""
     configuration = stored(name, storage=storage, results=results)
@@ -186,9 +199,8 @@ def show(name: str, *, storage: str | None = None, results: Path = RESULTS) -> O
     record = study.open()
     record.refresh()
     folder = results / "studies" / name
-    trials = record.history.trials
-    files = {t.number: _file(folder, t) for t in study.problem.front(trials)}
-    files = {n: f for n, f in files.items() if f.is_file()}
+    trials = _in_order(record)
+    files = _files(folder, study.problem.front(trials))
     return Outcome(
         configuration,
         study.problem,
@@ -198,7 +210,34 @@ def show(name: str, *, storage: str | None = None, results: Path = RESULTS) -> O
         trials,
         tests={n: _tested(f) for n, f in files.items()},
         files=files,
+        finalists=finalists.known(Keeper(study, configuration, folder, record), trials),
     )
+
+
+def under(outcome: Outcome, budgets: Mapping[str, float]) -> Outcome:
+    """The outcome of the completed trials alone whose metrics are at most so large."""
+    trials = pareto.within(outcome.problem, outcome.trials, budgets)
+    files = _files(outcome.folder, outcome.problem.front(trials))
+    return replace(
+        outcome,
+        metrics=pareto.added_metrics(outcome.metrics, budgets),
+        trials=trials,
+        tests={n: _tested(f) for n, f in files.items()},
+        files=files,
+        finalists=[],
+        budgets=budgets,
+    )
+
+
+def _files(folder: Path, front: list[Trial]) -> dict[int, Path]:
+    """The files of those trials that are kept in a study's folder, by number."""
+    files = {t.number: found_file(folder, t) for t in front}
+    return {n: f for n, f in files.items() if f.is_file()}
+
+
+def _in_order(record: Record) -> list[Trial]:
+    """The trials by number; several workers finish them in another order."""
+    return sorted(record.history.trials, key=lambda trial: trial.number)
 
 
 def _study(configuration: StudyConfiguration, made: Made, storage: BaseStorage) -> Study:
@@ -216,77 +255,21 @@ def _study(configuration: StudyConfiguration, made: Made, storage: BaseStorage) 
     )
 
 
-@dataclass
-class _Keeper(Observer):
-    """Saves every trial that joins the best front, as it is told, so that a kill loses none."""
-
-    study: Study
-    configuration: StudyConfiguration
-    folder: Path
-    observer: Observer = field(default_factory=Unobserved)
-    front: list[Trial] = field(default_factory=list)
-
-    def on_progress(self, done: int, total: int, what: str) -> None:
-        self.observer.on_progress(done, total, what)
-
-    def on_trial(self, trial: Trial, weights: Weights) -> None:
-        self.front = self.study.problem.front([*self.front, trial])
-        if trial in self.front:
-            self.save(trial, weights, {})
-        self.observer.on_trial(trial, weights)
-
-    def save(self, trial: Trial, weights: Weights, test: Mapping[str, float]) -> None:
-        """Write what was found at a trial; without weights, those saved before are kept."""
-        path = _file(self.folder, trial)
-        found = self._found(trial, test)
-        if weights is None and path.is_file():
-            before = load(path)
-            found = replace(before, metrics={**before.metrics, **found.metrics})
-        save(found, path, weights)
-
-    def _found(self, trial: Trial, test: Mapping[str, float]) -> Found:
-        search = self.configuration.search
-        task = TaskName(search.task.name, search.task.settings) if search.task else None
-        return Found(
-            self.study.problem.space,
-            trial.architecture,
-            metrics=self._measured(trial, test),
-            task=task,
-            provenance=Provenance(
-                study=self.study.name,
-                trial=trial.number,
-                seed=self.study.seed,
-                command=f"nas search {shlex.quote(str(self.folder / 'study.toml'))}",
-            ),
-        )
-
-    def _measured(self, trial: Trial, test: Mapping[str, float]) -> dict[str, Measured]:
-        units = {name: metric.unit for name, metric in self.study.metrics.items()}
-        measured = {n: Measured(v, units[n], "validation") for n, v in trial.metrics.items()}
-        for name, value in test.items():
-            measured[f"test_{name}"] = Measured(value, units.get(name, ""), "test")
-        return measured
-
-
-def _finished(configuration: StudyConfiguration, study: Study, keeper: _Keeper) -> Outcome:
-    """Score the front on test data and save that; the front is that of every worker's trials."""
-    record = study.open()
-    record.refresh()
-    trials = record.history.trials
+def _finished(keeper: Keeper, watched: Watched) -> Outcome:
+    """Score the front of every worker's trials on test data, train the finalists, and save all that."""
+    keeper.record.refresh()
+    study, trials = keeper.study, _in_order(keeper.record)
+    front = study.problem.front(trials)
     tests, files = {}, {}
-    for trial in study.problem.front(trials):
-        path = _file(keeper.folder, trial)
+    for trial in front:
+        path = keeper.file(trial)
         weights = load(path).state() if path.is_file() else None
         tests[trial.number], found = tested(study, trial, weights)
         keeper.save(trial, found if weights is None else None, tests[trial.number])
         files[trial.number] = path
-    for trial in trials:  # what was saved before something better came
-        path = _file(keeper.folder, trial)
-        if path not in files.values():
-            path.unlink(missing_ok=True)
-            path.with_suffix(".safetensors").unlink(missing_ok=True)
+    keeper.keep_only(front)
     outcome = Outcome(
-        configuration,
+        keeper.configuration,
         study.problem,
         study.metrics,
         study.evaluator.cost_unit,
@@ -294,6 +277,7 @@ def _finished(configuration: StudyConfiguration, study: Study, keeper: _Keeper) 
         trials,
         tests,
         files,
+        finalists.train(keeper, trials, watched),
     )
     (keeper.folder / "report.md").write_text(report(outcome), encoding="utf-8")
     return outcome
@@ -317,12 +301,17 @@ def report(outcome: Outcome) -> str:
         shown = ", ".join(f"{n} {v:.6g}" for n, v in test.items()) or "none"
         cells = [str(trial.number), *scores, shown, f"`{trial.architecture}`"]
         lines.append("| " + " | ".join(cells) + " |")
+    value = pareto.worth(outcome.problem, outcome.trials)
+    for sentence in value.sentences(outcome.metrics) if value else []:
+        lines += ["", sentence]
     infeasible = [t for t in outcome.trials if t.infeasible is not None]
     lines += ["", f"Infeasible: {len(infeasible)}. Reused at no cost: "]
     lines[-1] += f"{sum(t.reused is not None for t in outcome.trials)}. Cost: "
     lines[-1] += f"{sum(t.cost for t in outcome.trials):.6g} {outcome.cost_unit}."
     lines += ["", "Scores are validation scores, which the search optimized; judge by the test "]
     lines[-1] += "score, and by a comparison with random search at equal cost (`nas compare`)."
+    if outcome.finalists:
+        lines += ["", *finalists.markdown(outcome.problem, outcome.finalists)]
     return "\n".join(lines) + "\n"
 
 
@@ -330,7 +319,3 @@ def _tested(file: Path) -> dict[str, float]:
     """The test scores in a found file, by the metric's name."""
     measured = load(file).metrics
     return {n.removeprefix("test_"): m.value for n, m in measured.items() if m.split == "test"}
-
-
-def _file(folder: Path, trial: Trial) -> Path:
-    return folder / "found" / f"{trial.architecture.digest}.json"

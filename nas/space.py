@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from nas.architecture import Architecture, read
+from nas.architecture import Architecture, brief, read
 from nas.building import Builder, stated_complexity
 from nas.complexity import Complexity, measure
 from nas.counting import Extent, extent
@@ -24,10 +24,31 @@ MAX_RESTARTS = 1000
 
 @dataclass(frozen=True)
 class Signature:
-    """What flows into and out of a whole network: the shapes of one example, without the batch."""
+    """What flows into and out of a whole network: the shapes of one example, without the batch.
+
+    Inputs are real numbers: (features,), a sequence (channels, length) as torch.nn.Conv1d takes it, or
+    an image (channels, height, width). With a `vocabulary` they are tokens, whole numbers below it:
+    (length,). An output is (features,), or (length, features) where there is one at every position.
+    """
 
     input: tuple[int, ...]
     output: tuple[int, ...]
+    vocabulary: int | None = None
+
+    def __str__(self) -> str:
+        kind = "" if self.vocabulary is None else f" tokens of {self.vocabulary}"
+        return f"{self.input}{kind} -> {self.output}"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the inputs' numbers."""
+        return torch.float32 if self.vocabulary is None else torch.int64
+
+    def random(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """Inputs (batch, *input): tokens drawn evenly, or numbers of mean 0 and deviation 1."""
+        if self.vocabulary is None:
+            return torch.randn(batch, *self.input, generator=generator)
+        return torch.randint(self.vocabulary, (batch, *self.input), generator=generator)
 
 
 @dataclass(frozen=True)
@@ -47,9 +68,10 @@ class SearchSpace:
     """A grammar from a start symbol, for one spec: a value, made by a function and never subclassed.
 
     `spec` is what flows into the start symbol, a `Signature` for whole networks; `at` gives the same
-    space for another one. `canonical`, where given, maps architectures that compute the same function
-    to one text. `settings` are the arguments that made the space (its skeleton); they are no part of
-    an architecture.
+    space for another one. `weigh` gives, for a symbol, the weights of a choice's options where they are
+    not those of the rules. `canonical`, where given, maps architectures that compute the same function
+    to one text. `examples` names known architectures. `settings` are the arguments that made the space
+    (its skeleton); they are no part of an architecture.
     """
 
     start: str
@@ -58,8 +80,10 @@ class SearchSpace:
     name: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
     limits: Limits = Limits()
+    weigh: Mapping[str, Callable[[Choice], Sequence[float]]] = field(default_factory=dict)
     canonical: Callable[[Architecture], str] | None = None
     notation: Notation | None = None
+    examples: Mapping[str, str] = field(default_factory=dict)
     grammar: Grammar = field(init=False, repr=False, compare=False)
     _extents: dict[Spec, Extent] = field(init=False, repr=False, compare=False, default_factory=dict)
 
@@ -68,22 +92,26 @@ class SearchSpace:
             raise SearchSpaceError(
                 f'start symbol "{self.start}" has no rules; symbols: {", ".join(self.rules)}.'
             )
-        object.__setattr__(self, "grammar", Grammar(self.rules))
+        object.__setattr__(self, "grammar", Grammar(self.rules, self.weigh))
 
     def at(self, spec: Spec) -> SearchSpace:
         """The same space for another spec."""
         return self if spec == self.spec else replace(self, spec=spec)
 
-    def derive(self, choose: Choose, *, max_restarts: int = MAX_RESTARTS) -> Derived:
+    def derive(
+        self, choose: Choose, *, max_restarts: int = MAX_RESTARTS, given_nodes: int = 0
+    ) -> Derived:
         """A derivation by `choose`, which maps a Choice to the name of one of its options.
 
-        An option that does not fit is removed where that shows; when none is left at the start symbol
-        the derivation begins anew, at most `max_restarts` times. Both shift the distribution of random
-        draws slightly, and both are counted in what is returned.
+        An option that does not fit is removed where that shows, which shifts the distribution of random
+        draws slightly. Where none is left at the start symbol, or a limit on size is exceeded, the
+        derivation begins anew, at most `max_restarts` times. Both are counted in what is returned.
+        `given_nodes` is the size of the tree it is varied from, which it may reach in any case.
         """
         misfits = 0
+        limits = self.limits.drawn(given_nodes)
         for restart in range(max_restarts + 1):
-            run = Derivation(self.grammar, self.limits, choose, restart)
+            run = Derivation(self.grammar, limits, choose, restart)
             try:
                 architecture, out = run.visit(_At("", {}, 1), self.start, self.spec, 1)
             except Misfit as misfit:
@@ -97,7 +125,10 @@ class SearchSpace:
         )
 
     def parse(self, text: str) -> Architecture:
-        """The architecture a text spells, in the space's own form or its other notation."""
+        """The architecture a text spells, in the space's own form or its other notation, or the example
+        it names.
+        """
+        text = self.examples.get(text.strip(), text)
         if self.notation is not None:
             text = self.notation.read(text) or text
         tree = read(text)
@@ -107,7 +138,7 @@ class SearchSpace:
             walk.out(self.spec)
         except Misfit as misfit:
             raise SearchSpaceError(
-                f"{text} is not in {self._title()} for {self.spec}: {misfit}."
+                f"{brief(text)} is not in {self._title()} for {self.spec}: {misfit}."
             ) from None
         self._check({"instances": (walk.instances(self.spec), self.limits.max_instances)})
         return walk.root.architecture()
@@ -156,12 +187,13 @@ class SearchSpace:
             )
         try:
             with torch.device("meta"):
-                return measure(self.build(architecture), self.spec.input, "meta")
+                network = self.build(architecture)
+                return measure(network, self.spec.input, "meta", dtype=self.spec.dtype)
         except (RuntimeError, NotImplementedError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise SearchSpaceError(
-                f"{architecture} cannot be measured before building ({reason}); give the rules of "
-                f"{self._title()} a cost."
+                f"{brief(architecture)} cannot be measured before building ({reason}); give the rules "
+                f"of {self._title()} a cost."
             ) from error
 
     def walk(self, architecture: Architecture) -> Walk:
@@ -171,7 +203,7 @@ class SearchSpace:
             walk.out(self.spec)
         except Misfit as misfit:
             raise SearchSpaceError(
-                f"{architecture} does not fit {self.spec} in {self._title()}: {misfit}."
+                f"{brief(architecture)} does not fit {self.spec} in {self._title()}: {misfit}."
             ) from None
         return walk
 

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from nas.errors import StorageError, unknown
-
-if sys.platform != "win32":
-    import fcntl
+from nas.journal import Journal, KernelLock, after_last, drop_torn_end
 
 FORMS = "journal:FILE, sqlite:///FILE, postgresql://USER@HOST/NAME, memory"
 SQLITE_TIMEOUT_SECONDS = 60
-
-
-class KernelLock(BaseJournalFileLock):
-    """An exclusive lock that the kernel releases when its holder dies (flock; not on Windows).
-
-    Optuna's own locks are files; one left behind by a killed process stalls everyone for 30 s.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path.with_name(path.name + ".lock")
-        self._file: IO[str] | None = None
-
-    def acquire(self) -> bool:
-        """Wait for the lock and take it."""
-        self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        return True
-
-    def release(self) -> None:
-        """Give the lock back."""
-        assert self._file is not None
-        self._file.close()
-        self._file = None
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -95,12 +68,13 @@ def _database(url: str) -> BaseStorage:
     if not url.startswith("sqlite"):
         return optuna.storages.get_storage(RDBStorage(url))
     arguments = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
-    with _locked(Path(url.partition(":///")[2] or "memory")):  # two makers of one file would collide
+    with locked(Path(url.partition(":///")[2] or "memory")):  # two makers of one file would collide
         return optuna.storages.get_storage(RDBStorage(url, engine_kwargs=arguments))
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[BaseJournalFileLock]:
+def locked(path: Path) -> Iterator[BaseJournalFileLock]:
+    """Alone with a file: others that ask for it wait; the lock is a file of its own beside it."""
     lock = JournalFileOpenLock(str(path)) if sys.platform == "win32" else KernelLock(path)
     lock.acquire()
     try:
@@ -111,26 +85,29 @@ def _locked(path: Path) -> Iterator[BaseJournalFileLock]:
 
 def _journal(path: Path) -> BaseStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path) as lock:
-        if path.exists():
-            _drop_torn_end(path)
+    with locked(path) as lock:
+        if not path.exists():
+            path.touch()
+        _check_end(path)
     try:
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+        return JournalStorage(_backend(path, lock))
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(
             f'"{path}" is not a journal of a study ({error}); name another file.'
         ) from error
 
 
-def _drop_torn_end(path: Path) -> None:
-    """Cut off a last line without its end: a write that was killed half way, so never confirmed.
+def _backend(path: Path, lock: BaseJournalFileLock) -> BaseJournalBackend:
+    if isinstance(lock, KernelLock):
+        return Journal(path, lock)
+    return JournalFileBackend(str(path), lock_obj=lock)
 
-    StorageError where the last whole line is not JSON, on which Optuna would fail only later.
-    """
-    with path.open("rb+") as file:
-        end = _after_last(file, b"\n", file.seek(0, os.SEEK_END))
-        file.truncate(end)
-        file.seek(_after_last(file, b"\n", max(0, end - 1)))
+
+def _check_end(path: Path) -> None:
+    """StorageError where the last whole line is not JSON, on which reading would fail only later."""
+    with path.open("rb+", buffering=0) as file:
+        end = drop_torn_end(file)
+        file.seek(after_last(file, b"\n", max(0, end - 1)))
         last = file.read()
     try:
         if last:
@@ -140,15 +117,3 @@ def _drop_torn_end(path: Path) -> None:
             f'"{path}" is not a journal of a study, or its last line was damaged ({error}); remove '
             "that line, or name another file."
         ) from error
-
-
-def _after_last(file: BinaryIO, sign: bytes, end: int) -> int:
-    """The position behind the last sign before `end`; 0 where there is none."""
-    while end > 0:
-        start = max(0, end - 65536)
-        file.seek(start)
-        found = file.read(end - start).rfind(sign)
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0

@@ -14,19 +14,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
-import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
-from optuna.pruners import BasePruner, NopPruner
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from torch import Tensor
 
 from nas.architecture import Architecture
 from nas.complexity import UNITS
+from nas.curves import Curves
 from nas.errors import ConfigurationError, StorageError, unknown
 from nas.evaluation import Context, Evaluation, Evaluator, Pruned, Row
 from nas.lease import renewed
 from nas.problem import Problem
+from nas.pruner import Point, Pruner
+from nas.pruners.none import Never
 from nas.record import MOST_LOSSES, Claim, Record
 from nas.searcher import Proposal, Searcher
 from nas.task import Metric
@@ -95,7 +96,7 @@ class Study:
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
-    pruner: BasePruner = field(default_factory=NopPruner)
+    pruner: Pruner = Never()
     configuration: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
     metrics: Mapping[str, Metric] = field(init=False)
 
@@ -133,14 +134,18 @@ class Study:
         self.storage.set_study_user_attr(study_id, METRICS, units)
         self.storage.set_study_user_attr(study_id, CONFIGURATION, dict(self.configuration))
 
-    def run(self, budget: Budget, observer: Observer | None = None) -> list[Trial]:
+    def run(
+        self, budget: Budget, observer: Observer | None = None, record: Record | None = None
+    ) -> list[Trial]:
         """Search until the budget is spent or nothing is left to propose; the finished trials.
 
         Trials that were lost or interrupted are retried first, in their own places. An exception of
-        the evaluator closes its trial and passes on; a later run retries it.
+        the evaluator closes its trial and passes on; a later run retries it. `record` is the study's,
+        where it is open already. Other processes may run the same study at the same time.
         """
-        run = _Run(self, self.open(), budget, observer or Unobserved())
-        with renewed(run.renew):
+        record = record or self.open()
+        run = _Run(self, record, budget, observer or Unobserved(), Curves(record, self.seed))
+        with renewed(run.renew, run.record.run):
             while run.step():
                 pass
         return run.record.history.trials
@@ -158,7 +163,7 @@ def tested(study: Study, trial: Trial, weights: Weights) -> tuple[Mapping[str, f
     return study.evaluator.test(study.problem, trial.architecture, again.weights), again.weights
 
 
-def check(problem: Problem, evaluator: Evaluator, pruner: BasePruner) -> None:
+def check(problem: Problem, evaluator: Evaluator, pruner: Pruner) -> None:
     """Refuse parts that do not go together: SearchSpaceError or ConfigurationError says which."""
     metrics = {m.name for m in evaluator.metrics(problem)}
     for objective in problem.objectives:
@@ -168,8 +173,9 @@ def check(problem: Problem, evaluator: Evaluator, pruner: BasePruner) -> None:
     for name in problem.limits:
         if name not in metrics | UNITS.keys():
             raise ConfigurationError(unknown(name, "a metric", sorted(metrics | UNITS.keys())))
-    if len(problem.objectives) > 1 and not isinstance(pruner, NopPruner):
-        raise ConfigurationError("Optuna's pruners take one objective; leave the pruner out.")
+    refusal = pruner.refusal(len(problem.objectives), evaluator.num_steps)
+    if refusal is not None:
+        raise ConfigurationError(refusal)
     problem.sample(random.Random(0))  # raises where the space does not fit the task
 
 
@@ -179,9 +185,11 @@ class _Run:
     record: Record
     budget: Budget
     observer: Observer
+    curves: Curves
     began: float = field(default_factory=time.monotonic)
     curve: list[dict[str, float]] = field(default_factory=list)
     cost: float = 0.0
+    paid: int = 0  # trials that cost something
     summed: int = 0
     reused_in_a_row: int = 0
     working: Claim | None = None
@@ -195,25 +203,28 @@ class _Run:
 
     def step(self) -> bool:
         """Work on one trial, or wait for others; False where the search is over."""
-        lost = self.record.to_retry()
+        limit = self.budget.trials
+        lost = self.record.to_retry(limit)
         if lost is None and self.record.close_lost():
-            lost = self.record.to_retry()
+            lost = self.record.to_retry(limit)
         if self._spent_seconds() or self._spent_cost():
             return False
         if lost is not None:
             number, trial = lost
             text = trial.user_attrs["architecture"]
-            proposal = Proposal(self.study.problem.space.parse(text), trial.user_attrs.get("notes", {}))
-            claim = self.record.claim(proposal, retry_of=number)
+            architecture = self.study.problem.space.parse(text)
+            proposal = Proposal(architecture, trial.user_attrs.get("notes", {}), trial.system_attrs)
+            claim = self.record.retry(proposal, number)
             if claim is not None:
                 self._work(claim, losses=self.record.losses(number))
             return True
-        if self.budget.trials is not None and self.record.size >= self.budget.trials:
+        place = self.record.size
+        if (limit is not None and place >= limit) or self._is_cost_promised():
             return self._wait()
-        next_one = self._propose(self.record.size)
+        next_one = self._propose(place)
         if next_one is None:
             return self._wait()
-        claim = self.record.claim(next_one, limit=self.budget.trials)
+        claim = self.record.claim(next_one, place)
         if claim is not None:
             self._work(claim, losses=0)
         return True
@@ -226,15 +237,23 @@ class _Run:
         trials = self.record.history.trials
         for trial in trials[self.summed :]:
             self.cost += trial.cost
+            self.paid += trial.cost > 0
             self.reused_in_a_row = self.reused_in_a_row + 1 if trial.reused is not None else 0
         self.summed = len(trials)
         if self.budget.cost is None:
             return False
         return self.cost >= self.budget.cost or self.reused_in_a_row >= MOST_REUSED_IN_A_ROW
 
+    def _is_cost_promised(self) -> bool:
+        """Whether what others work on will spend the budget, at the mean cost of a trial so far."""
+        if self.budget.cost is None or self.paid == 0:
+            return False
+        promised = self.record.awaited() * self.cost / self.paid
+        return self.cost + promised >= self.budget.cost
+
     def _wait(self) -> bool:
         """Whether other workers are still at it: their trials may yet have to be retried."""
-        if not self.record.history.running:
+        if not self.record.awaited(self.budget.trials):
             return False
         time.sleep(WAIT_SECONDS)
         return True
@@ -265,6 +284,7 @@ class _Run:
             raise
         except Exception as error:
             self.record.close(claim.trial_id, f"error: {type(error).__name__}: {error}"[:2000])
+            error.add_note(f"in trial {claim.place}")
             raise
         finally:
             self.working = None
@@ -337,29 +357,36 @@ class _Run:
             infeasible=evaluation.infeasible,
             pruned=pruned,
             notes=dict(claim.proposal.notes),
+            system_attributes=dict(claim.proposal.system_attributes),
             cost=evaluation.cost,
             reused=reused,
         )
 
     def _report(self, claim: Claim, step: int, row: Row) -> None:
+        """Add a row to the curve, and ask the pruner unless it is the last."""
+        previous = int(self.curve[-1]["step"]) if self.curve else -1
         self.curve.append({"step": float(step), **row})
-        objective = self.study.problem.objectives[0].metric
-        if len(self.study.problem.objectives) > 1 or objective not in row:
+        values = [self._so_far(claim, o.metric, row) for o in self.study.problem.objectives]
+        if any(math.isinf(value) for value in values):
             return
-        if not math.isfinite(row[objective]):
+        if len(values) == 1 and not math.isnan(values[0]):
+            self.record.report(claim, step, values[0])
+        last = self.study.evaluator.num_steps
+        if step >= last:
             return
-        self.record.report(claim, step, row[objective])
-        if not isinstance(self.study.pruner, NopPruner) and self._is_pruned(claim):
+        signed = (o.sign * v for o, v in zip(self.study.problem.objectives, values, strict=True))
+        point = Point(claim.trial_id, claim.place, step, tuple(signed), previous, last)
+        if self.study.pruner.prunes(point, self.curves):
             raise Pruned
 
-    def _is_pruned(self, claim: Claim) -> bool:
-        study = optuna.load_study(
-            study_name=self.study.name,
-            storage=self.study.storage,
-            sampler=optuna.samplers.RandomSampler(),
-        )
-        trial = self.study.storage.get_trial(claim.trial_id)
-        return bool(self.study.pruner.prune(study, trial))
+    def _so_far(self, claim: Claim, metric: str, row: Row) -> float:
+        """A metric within an evaluation: reported, or told by the architecture; NaN: not known."""
+        if metric in row:
+            return row[metric] if math.isfinite(row[metric]) else math.inf
+        if metric not in UNITS:
+            return math.nan
+        space, architecture = self.study.problem.space, claim.proposal.architecture
+        return space.complexity(architecture).metrics()[metric]
 
 
 def _difference(name: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -34,7 +34,10 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples of one split: inputs (n, *input shape) and targets (n,) or (n, *output shape)."""
+    """Examples of one split: inputs (n, *input shape), and targets (n, *output shape) or classes.
+
+    Classes are (n,), or (n, length) where there is one at every position; they and tokens are int64.
+    """
 
     inputs: Tensor
     targets: Tensor
@@ -48,6 +51,7 @@ class Scaling:
     """Constants fixed on the training split: inputs are shifted and divided, outputs the reverse.
 
     Tensors that broadcast against one example: (channels, 1, 1) for images, (features,) for vectors.
+    Tokens are not scaled: their mean is the whole number 0 and their deviation 1, int64 of shape (1,).
     """
 
     input_mean: Tensor

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import final
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from nas.problem import Problem
+from nas.progress import Watched
 from nas.study import Budget, Observer, Weights
 from nas.task import Metric
 from nas.trial import Trial
@@ -28,30 +30,56 @@ PLAIN_WIDTH = 120  # of tables where there is no terminal
 
 
 @dataclass
-class ProgressObserver(Observer):
-    """A bar for the study and one for the evaluation that runs; plain lines where it is no terminal."""
+class _Bars:
+    """The bars of a study; plain lines where it is no terminal."""
 
     problem: Problem
     metrics: Mapping[str, Metric]
     console: Console
     progress: Progress
     whole: TaskID
+    front: list[Trial]
+
+    def tell(self, trial: Trial) -> None:
+        """Move the bar of the study."""
+        self.front = self.problem.front([*self.front, trial])
+        best = describe(self.front[0], self.problem, self.metrics) if self.front else "none yet"
+        self.progress.update(self.whole, advance=1, best=f"best {best}")
+        if not self.console.is_terminal:
+            said = describe(trial, self.problem, self.metrics)
+            self.notice(f"trial {trial.number}: {said}; best {best}")
+
+    def notice(self, sentence: str) -> None:
+        """A line above the bars."""
+        self.progress.console.print(sentence, highlight=False, soft_wrap=True)
+
+
+@final
+@dataclass
+class ProgressObserver(Observer):
+    """A bar for the evaluation that a worker runs, beside that of the study."""
+
+    bars: _Bars
     inner: TaskID
-    trials: list[Trial] = field(default_factory=list)
+    worker: str = ""  # its name, where there are several
 
     def on_progress(self, done: int, total: int, what: str) -> None:
         """Move the bar of the evaluation that runs."""
-        self.progress.update(self.inner, completed=done, total=total, description=what, visible=True)
+        self._inner(done, total, what, visible=True)
 
     def on_trial(self, trial: Trial, weights: Weights) -> None:
         """Move the bar of the study."""
-        self.trials = [*self.problem.front([*self.trials, trial])]
-        best = describe(self.trials[0], self.problem, self.metrics) if self.trials else "none yet"
-        self.progress.update(self.whole, advance=1, best=f"best {best}")
-        self.progress.update(self.inner, visible=False, completed=0)
-        if not self.console.is_terminal:
-            said = describe(trial, self.problem, self.metrics)
-            self.console.print(f"trial {trial.number}: {said}; best {best}", highlight=False)
+        self.bars.tell(trial)
+        self._inner(0, 1, f"after trial {trial.number}", visible=bool(self.worker))
+
+    def _inner(self, done: int, total: int, what: str, *, visible: bool) -> None:
+        self.bars.progress.update(
+            self.inner,
+            completed=done,
+            total=total,
+            description=f"{self.worker}{what}",
+            visible=visible,
+        )
 
 
 def describe(trial: Trial, problem: Problem, metrics: Mapping[str, Metric]) -> str:
@@ -66,9 +94,13 @@ def describe(trial: Trial, problem: Problem, metrics: Mapping[str, Metric]) -> s
 
 @contextmanager
 def watching(
-    problem: Problem, metrics: Mapping[str, Metric], budget: Budget, done: Sequence[Trial]
-) -> Iterator[Observer]:
-    """An observer that draws on standard error while the block runs."""
+    problem: Problem,
+    metrics: Mapping[str, Metric],
+    budget: Budget,
+    done: Sequence[Trial],
+    workers: int,
+) -> Iterator[Watched]:
+    """Observers that draw on standard error while the block runs."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -80,9 +112,17 @@ def watching(
     )
     with Progress(*columns, console=console, transient=False, disable=not console.is_terminal) as bar:
         whole = bar.add_task("trials", total=budget.trials, completed=len(done), best="")
-        inner = bar.add_task("", total=1, visible=False, best="")
-        yield ProgressObserver(problem, metrics, console, bar, whole, inner, problem.front(done))
-        bar.update(inner, visible=False)
+        bars = _Bars(problem, metrics, console, bar, whole, problem.front(done))
+        names = [f"worker {n}: " for n in range(1, workers + 1)] if workers > 1 else [""]
+        observers = [
+            ProgressObserver(
+                bars, bar.add_task(f"{name}starting", total=1, visible=bool(name), best=""), name
+            )
+            for name in names
+        ]
+        yield Watched(observers, bars.notice)
+        for observer in observers:
+            bar.update(observer.inner, visible=False)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -115,6 +155,35 @@ def curve(title: str, xs: Sequence[float], ys: Sequence[float]) -> str:
             width=60,
             height=10,
             title=title,
+            x_gridlines=[],
+            y_gridlines=[],
+        )
+    )
+
+
+def scatter(
+    title: str,
+    points: Sequence[tuple[float, float]],
+    marked: Sequence[tuple[float, float]],
+    labels: tuple[str, str],
+) -> str:
+    """Points (x, y) drawn with characters, `marked` ones as "o"; empty for fewer than two."""
+    if len(points) < 2:
+        return ""
+    from uniplot import plot_to_string
+
+    series = (points, marked)
+    return str(
+        plot_to_string(
+            [[y for _, y in s] for s in series],
+            [[x for x, _ in s] for s in series],
+            width=60,
+            height=12,
+            title=title,
+            legend_labels=list(labels),
+            character_set="ascii",
+            force_ascii_characters=[".", "o"],
+            color=False,
             x_gridlines=[],
             y_gridlines=[],
         )

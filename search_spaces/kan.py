@@ -74,7 +74,7 @@ def kan(
 ) -> SearchSpace:
     """Dense Kolmogorov-Arnold networks: depth, widths, and a basis for each layer or each edge.
 
-    For any input, flattened, and an output of one vector. Hidden layers choose a width and a basis,
+    For any numbers, flattened, and an output of one vector. Hidden layers choose a width and a basis,
     the output layer its basis: sum over depths d of (widths * bases)^d * bases architectures with
     basis_per="layer" (5,652 by default); with "edge", bases^edges in place of bases. Left out: grid
     size and degree as choices (they are settings), pruning, symbolic edges.
@@ -101,6 +101,8 @@ def kan(
 
 def _network_rule() -> Rule:
     def infer(signature: Signature, depth: Child, hidden: Child, output: Child) -> tuple[int, ...]:
+        if signature.vocabulary is not None:
+            raise Misfit("the input is tokens; give a task whose inputs are numbers")
         if len(signature.output) != 1:
             raise Misfit(f"the output {signature.output} is not one vector; give (features,)")
         outs = hidden(((prod(signature.input),), depth(signature)))
@@ -125,7 +127,11 @@ class _Edges(ABC):
         """What flows into the symbol."""
 
     @abstractmethod
-    def layer(self, size: Size, product: Any) -> KANLayer:  # Any: a basis, or one for each edge
+    def product(self, size: Size, basis: Basis) -> Any:  # Any: a basis, or a layer of it
+        """What a chosen basis builds for what flows into it."""
+
+    @abstractmethod
+    def layer(self, size: Size, product: Any) -> nn.Module:  # Any: the product of the symbol
         """The layer of the chosen bases."""
 
     @abstractmethod
@@ -148,8 +154,11 @@ class _PerLayer(_Edges):
     def spec(self, size: Size) -> Size:
         return size
 
-    def layer(self, size: Size, product: Basis) -> KANLayer:
-        return KANLayer(size, [product], input_range=self.splines.input_range)
+    def product(self, size: Size, basis: Basis) -> nn.Module:
+        return KANLayer(size, [basis], input_range=self.splines.input_range)
+
+    def layer(self, size: Size, product: nn.Module) -> nn.Module:
+        return product
 
     def cost(self, size: Size) -> Complexity:
         return Complexity()
@@ -169,7 +178,10 @@ class _PerEdge(_Edges):
     def spec(self, size: Size) -> tuple[Size, ...]:
         return ((1, 1),) * prod(size)
 
-    def layer(self, size: Size, product: Sequence[Basis]) -> KANLayer:
+    def product(self, size: Size, basis: Basis) -> Basis:
+        return basis
+
+    def layer(self, size: Size, product: Sequence[Basis]) -> nn.Module:
         kinds = list(self.splines.kinds().values())
         kind = [kinds.index(basis) for basis in product]
         return KANLayer(size, kinds, kind, input_range=self.splines.input_range)
@@ -219,4 +231,4 @@ def _basis_rule(name: str, basis: Basis, edges: _Edges) -> Rule:
     def cost(size: Size) -> Complexity:
         return edges.basis_cost(basis, size)
 
-    return terminal(name, lambda size: basis, cost=cost)
+    return terminal(name, lambda size: edges.product(size, basis), cost=cost)

@@ -76,6 +76,8 @@ class _Skeleton:
 
     def stages(self, signature: Signature) -> list[Shape]:
         """The shape in each stage; Misfit where the signature is no image classifier's."""
+        if signature.vocabulary is not None:
+            raise Misfit("the input is tokens, not an image; give (channels, height, width)")
         if len(signature.input) != 3 or min(signature.input) < 1:
             raise Misfit(f"the input {signature.input} is not an image; give (channels, height, width)")
         if len(signature.output) != 1:

@@ -10,10 +10,9 @@ from nas.space import SearchSpace, Signature
 
 
 def example_input(space: SearchSpace, batch: int = 4) -> Tensor:
-    """Random numbers of the shape that flows into a space of whole networks."""
+    """Random numbers or tokens of the shape that flows into a space of whole networks."""
     assert isinstance(space.spec, Signature)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, *space.spec.input, generator=generator)
+    return space.spec.random(batch, torch.Generator().manual_seed(0))
 
 
 def assert_admissible(space: SearchSpace, architecture: Architecture) -> None:
@@ -36,6 +35,17 @@ def assert_gradients_reach_live_parameters(network: nn.Module, x: Tensor) -> Non
         for parameter in dead:
             parameter.add_(torch.randn_like(parameter))
     torch.testing.assert_close(network(x), before)
+
+
+def assert_causal(network: nn.Module, x: Tensor) -> None:
+    """Outputs (batch, length, ...) up to a position are those of any inputs that agree up to there."""
+    network.eval()
+    with torch.no_grad():
+        y = network(x)
+        for t in range(1, x.shape[-1]):
+            other = x.clone()
+            other[..., t:] = x[..., t:].roll(1, 0)
+            torch.testing.assert_close(network(other)[:, :t], y[:, :t], rtol=0, atol=1e-5)
 
 
 def match_weights(module: nn.Module, seed: int) -> None:

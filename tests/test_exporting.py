@@ -102,6 +102,27 @@ ALONE = """
 """
 
 
+def trained_on_tokens(mixer: str, path: Path) -> Found:
+    """A found file of a network that takes tokens."""
+    space = registry.make("space", "sequence_mixer").at(Signature((9,), (9, 6), 6))
+    architecture = space.parse(f"network(16, pre, 1, chain(layer({mixer}, 2)))")
+    zero, one = torch.zeros(1, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
+    model = Scaled(space.build(architecture), Scaling(zero, one, torch.zeros(1), torch.ones(1)))
+    return save(Found(space, architecture), path, model.state_dict())
+
+
+@pytest.mark.parametrize(
+    "kind", ["state-dict", "torch-export", pytest.param("onnx", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("mixer", ["convolution(5, 2)", "attention(2)", "gru"])
+def test_networks_of_tokens_are_exported(tmp_path: Path, mixer: str, kind: str) -> None:
+    found = trained_on_tokens(mixer, tmp_path / "best.json")
+    again = load(tmp_path / "best.json")
+    assert again.signature == found.signature
+    assert again.pretrained()(found.signature.random(2)).shape == (2, 9, 6)
+    assert all(file.is_file() for file in export(again, kind))
+
+
 def test_exports_run_without_this_project(tmp_path: Path) -> None:
     for name in SPACES:
         found = trained(name, tmp_path, name)

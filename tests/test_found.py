@@ -193,6 +193,7 @@ MALFORMED: dict[str, tuple[Callable[[Any], object], str]] = {
     "text's type": (lambda d: d["architecture"].update(text=3), "is 3; it takes text"),
     "digest": (lambda d: d["architecture"].update(text="net(relu)"), "one of the two was changed"),
     "shape": (lambda d: d["signature"].update(input=[0]), "whole numbers above 0"),
+    "vocabulary": (lambda d: d["signature"].update(vocabulary=0), "takes a whole number above 0"),
     "shape's type": (lambda d: d["signature"].update(output=4), "takes a list"),
     "metric": (lambda d: d["metrics"]["loss"].update(value="low"), 'is "low"; it takes a number'),
     "metric's size": (lambda d: d["metrics"]["loss"].update(value=1e400), "not JSON"),

@@ -64,6 +64,10 @@ class Scored(Evaluator):
     def needs_task(self) -> bool:
         return False
 
+    @property
+    def num_steps(self) -> int:
+        return 3
+
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         return (
             Metric("score", "points", "maximize", shared=self.shared),
@@ -104,6 +108,10 @@ class Hashed(Evaluator):
     @property
     def needs_task(self) -> bool:
         return False
+
+    @property
+    def num_steps(self) -> int:
+        return 0
 
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         return (Metric("score", "", "maximize"),)

@@ -1,4 +1,4 @@
-"""Arrays on disk: numpy's npz, the IDX format of MNIST, and image sets kept in either.
+"""Data on disk: numpy's npz, the IDX format of MNIST, image sets kept in either, and texts.
 
 IDX: two zero bytes, a type code, the number of dimensions, each dimension as a big-endian 32-bit
 integer, then the values in C order. Reference: LeCun, Cortes, Burges, The MNIST database (1998).
@@ -85,6 +85,17 @@ def read_npz(path: Path) -> dict[str, Values]:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f'"{path}" cannot be read as an npz file ({error}).') from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, gzipped or not."""
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        return content.decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f'"{path}" cannot be read as a text ({error}); fetch it again.') from None
 
 
 def read_images(path: Path) -> Images:

@@ -19,7 +19,9 @@ from nas.trial import History
 class RegularizedEvolution(Searcher):
     """Aging evolution: mutate the best of a random tournament among the youngest.
 
-    1. Until `population_size` trials are completed, draw at random.
+    1. Until `population_size` trials are completed, draw at random. With `start`, architectures by
+       their texts or the names of the space's examples, propose those in place of draws, and go on to 2
+       when all of them are tried.
     2. Draw `tournament_size` of the last `population_size` completed trials, without replacement.
     3. Propose the best of them with one choice made differently. The oldest has left the population.
 
@@ -27,11 +29,13 @@ class RegularizedEvolution(Searcher):
     pruned trials never enter the population. Cost: one evaluation a trial.
 
     Reference: Real, Aggarwal, Huang, Le, Regularized Evolution for Image Classifier Architecture
-    Search, AAAI 2019, Algorithm 1 (there 100 and 25 for 20,000 trials).
+    Search, AAAI 2019, Algorithm 1 (there 100 and 25 for 20,000 trials). The start: Ericsson et al.,
+    einspace, NeurIPS 2024, Section 4 (there the population is filled with copies of the seeds).
     """
 
     population_size: int = 20
     tournament_size: int = 5
+    start: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.tournament_size <= self.population_size:
@@ -43,9 +47,11 @@ class RegularizedEvolution(Searcher):
     def propose(self, problem: Problem, history: History, context: Context) -> Proposal:
         rng = context.rng
         population = history.completed[-self.population_size :]
-        if len(population) < self.population_size:
+        if context.number < len(self.start):
+            return Proposal(problem.space.parse(self.start[context.number]))
+        if len(population) < (1 if self.start else self.population_size):
             return Proposal(problem.sample(rng))
-        tournament = rng.sample(population, self.tournament_size)
+        tournament = rng.sample(population, min(self.tournament_size, len(population)))
         parent = rng.choice(problem.front(tournament))
         child = problem.mutate(parent.architecture, rng)
         return Proposal(child, {"parent": parent.number})

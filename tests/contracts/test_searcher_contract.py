@@ -17,6 +17,8 @@ from tests.toys import Hashed, Scored, letters, problem
 
 SEARCHERS = list(registry.parts("searcher"))
 SPACES = list(registry.parts("space"))
+PATIENT = ["gp"]  # a proposal takes a tenth of a second: its long tests run with -m slow
+LONG = [pytest.param(n, marks=pytest.mark.slow) if n in PATIENT else n for n in SEARCHERS]
 
 
 def run(searcher, *budgets, seed=0, space=None, storage=None):
@@ -34,12 +36,12 @@ def test_one_seed_gives_one_study(searcher):
     assert run(searcher, 40) == run(searcher, 40)
 
 
-@pytest.mark.parametrize("searcher", SEARCHERS)
+@pytest.mark.parametrize("searcher", LONG)
 def test_other_seeds_give_other_studies(searcher):
     assert run(searcher, 40) != run(searcher, 40, seed=1)
 
 
-@pytest.mark.parametrize("searcher", SEARCHERS)
+@pytest.mark.parametrize("searcher", LONG)
 def test_stopped_after_any_trial_and_resumed_it_is_the_identical_study(searcher):
     whole = run(searcher, 30)
     for stop in range(1, 30):
@@ -47,7 +49,7 @@ def test_stopped_after_any_trial_and_resumed_it_is_the_identical_study(searcher)
 
 
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("searcher", SEARCHERS)
+@pytest.mark.parametrize("searcher", LONG)
 def test_stopped_and_resumed_on_every_space(searcher, space):
     made = registry.make("space", space)
     scored = Problem(made, (Objective("score", "maximize"),))
@@ -71,7 +73,7 @@ def test_a_space_with_one_architecture_ends(searcher):
         assert 1 <= len(run(searcher, 30, space=one)) <= 30
 
 
-@pytest.mark.parametrize("searcher", SEARCHERS)
+@pytest.mark.parametrize("searcher", LONG)
 def test_on_random_scores_no_searcher_beats_random_draws(searcher):
     """The mean score of what is proposed stays that of the space: nothing leaks from the future."""
     made = registry.make("searcher", searcher)

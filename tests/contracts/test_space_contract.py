@@ -15,6 +15,7 @@ from nas import registry
 from nas.architecture import Architecture
 from nas.building import Builder
 from nas.complexity import measure
+from nas.errors import SearchSpaceError
 from nas.space import SearchSpace, Signature
 from nas.variation import apply_move, crossover, moves, mutate, neighbors, sample
 from tests.assertions import (
@@ -44,6 +45,8 @@ VARIANTS = {
     "nasbench201": Case("nasbench201", {"channels": 4, "cells": 2}, Signature((3, 9, 8), (5,))),
     "kan": Case("kan", {"widths": [2, 5], "depths": [1, 2]}),
     "kan-edge": Case("kan", {"widths": [1, 3], "depths": [1, 2], "basis_per": "edge"}),
+    "sequence_mixer": Case("sequence_mixer", {}, Signature((12,), (12, 7), 7)),
+    "sequence_mixer-numbers": Case("sequence_mixer", {"widths": [8]}, Signature((2, 9), (5,))),
 }
 CASES = VARIANTS | {
     name: Case(name)
@@ -125,6 +128,16 @@ def test_gradients_reach_every_live_parameter(space, architectures):
         assert_gradients_reach_live_parameters(network, example_input(space))
 
 
+def test_tokens_are_taken_or_refused_in_a_sentence(space):
+    of_tokens = space.at(Signature((8,), (8, 5), 5))
+    refusal = ""
+    try:
+        assert_admissible(of_tokens, sample(of_tokens, random.Random(6)))
+    except SearchSpaceError as error:
+        refusal = str(error)
+    assert not refusal or "token" in refusal
+
+
 def test_size_is_the_number_of_enumerated_architectures(space):
     if space.size() <= 20_000:
         found = list(space.enumerate())
@@ -149,7 +162,8 @@ def test_as_many_modules_are_built_on_each_path_as_infer_announces(space, archit
 def test_complexity_by_formula_is_what_the_network_measures(space, architectures):
     for architecture in architectures:
         network = space.build(architecture)
-        assert space.complexity(architecture) == measure(network, space.spec.input)
+        measured = measure(network, space.spec.input, dtype=space.spec.dtype)
+        assert space.complexity(architecture) == measured
 
 
 def test_the_same_seed_draws_the_same_architectures(case, space):

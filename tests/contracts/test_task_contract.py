@@ -68,15 +68,22 @@ def test_every_value_is_finite(task: Task) -> None:
 def test_the_signature_is_the_shape_of_the_tensors(task: Task) -> None:
     for split in splits(task).values():
         assert len(split) == len(split.targets) > 0
-        assert split.inputs.dtype == torch.float32
+        assert split.inputs.dtype == task.signature.dtype
         assert tuple(split.inputs.shape[1:]) == task.signature.input
+        if task.signature.vocabulary is not None:
+            assert 0 <= int(split.inputs.min()) <= int(split.inputs.max()) < task.signature.vocabulary
         if split.targets.dtype == torch.int64:
-            assert 0 <= int(split.targets.min()) <= int(split.targets.max()) < task.signature.output[0]
+            assert tuple(split.targets.shape[1:]) == task.signature.output[:-1]
+            assert 0 <= int(split.targets.min()) <= int(split.targets.max()) < task.signature.output[-1]
         else:
             assert tuple(split.targets.shape[1:]) == task.signature.output
 
 
 def test_scaling_is_computed_from_the_training_inputs_alone(task: Task) -> None:
+    if task.signature.vocabulary is not None:
+        assert torch.equal(task.scaling.input_mean, torch.zeros(1, dtype=torch.int64))
+        assert torch.equal(task.scaling.input_std, torch.ones(1, dtype=torch.int64))
+        return
     scaled = (task.train.inputs - task.scaling.input_mean) / task.scaling.input_std
     places = [0, *range(2, scaled.ndim)]
     assert torch.allclose(scaled.mean(places), torch.zeros(1), atol=1e-3)
@@ -106,7 +113,7 @@ def test_the_trivial_answer_is_worse_than_the_known_good_score(task: Task) -> No
         pytest.skip("states no known-good score")
     targets = task.train.targets
     if targets.dtype == torch.int64:
-        one_class = torch.bincount(targets, minlength=task.signature.output[0]).float()
+        one_class = torch.bincount(targets.flatten(), minlength=task.signature.output[-1]).float()
         answer = (one_class == one_class.max()).float()
     else:
         answer = targets.mean(0)

@@ -35,6 +35,10 @@ class Stage(Evaluator):
     def needs_task(self) -> bool:
         return self.needs
 
+    @property
+    def num_steps(self) -> int:
+        return 0
+
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         return (Metric(self.name, "", "minimize", self.shared),)
 

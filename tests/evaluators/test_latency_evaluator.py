@@ -44,6 +44,12 @@ def test_it_passes_batches_without_gradients_in_eval_mode_on_the_contexts_thread
     assert Recording.calls == [((3, 2), False, False, 2)] * 6
 
 
+def test_a_network_of_tokens_gets_tokens() -> None:
+    space = fixed(lambda: torch.nn.Embedding(5, 2), Signature((3,), (3, 2), 5))
+    result = QUICK.evaluate(problem(space), space.parse("only"), Context())
+    assert result.metrics["latency_ms"] > 0
+
+
 def test_torch_is_left_as_it_was() -> None:
     before, number = torch.get_rng_state(), torch.get_num_threads()
     space = cells()

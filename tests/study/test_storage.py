@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
+import random
 import subprocess
 import sys
 import textwrap
+import threading
+from pathlib import Path
 
 import optuna
 import pytest
@@ -11,6 +15,7 @@ from optuna.trial import TrialState
 from nas import lease
 from nas.errors import StorageError
 from nas.record import Counted
+from nas.searcher import Proposal
 from nas.searchers.random import Random
 from nas.storage import open_storage
 from nas.study import Budget, Study
@@ -162,3 +167,69 @@ def test_a_lease_of_another_host_is_lost_when_it_is_not_renewed():
     other = lease.lease() | {"host": "elsewhere"}
     assert not lease.is_lost(other)
     assert lease.is_lost(other | {"until": 0.0})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_lease_of_a_killed_process_is_lost_before_its_parent_has_waited_for_it():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    began = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    held = lease.lease() | {"pid": process.pid, "began": began}
+    assert not lease.is_lost(held)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # until it is a zombie
+    assert lease.is_lost(held)
+    process.communicate()
+
+
+def test_a_lease_of_a_run_of_this_process_is_lost_when_that_run_has_ended():
+    with lease.renewed(lambda: None, "a run"):
+        held = lease.lease("a run")
+        assert not lease.is_lost(held)
+    assert lease.is_lost(held)
+
+
+def test_a_renewal_that_fails_is_tried_again(monkeypatch):
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.01)
+    tried = threading.Semaphore(0)
+
+    def fails():
+        tried.release()
+        raise OSError("no room")
+
+    with lease.renewed(fails):
+        assert tried.acquire(timeout=30)
+        assert tried.acquire(timeout=30)
+
+
+def test_a_trial_counts_only_in_the_place_that_it_was_proposed_for():
+    counted = Counted()
+    for number, place in enumerate([0, 0, 1, 3, 2]):
+        counted.add(number, {"place": place})
+    assert [counted.place(n) for n in range(5)] == [0, None, 1, None, 2]
+    assert counted.size == 3
+
+
+def test_a_lost_trial_beyond_the_limit_is_left_to_those_who_may_retry_it(tmp_path):
+    study = Study("s", problem(), Random(), Scored(), open_storage(f"journal:{tmp_path}/s.journal"))
+    study.run(Budget(trials=2))
+    record = study.open()
+    record.refresh()
+    claim = record.claim(Proposal(problem().sample(random.Random(0))), 2)
+    record.close(claim.trial_id, "interrupted")
+    assert [t.number for t in study.run(Budget(trials=2))] == [0, 1]
+    assert [t.number for t in study.run(Budget(trials=3))] == [0, 1, 2]
+
+
+def test_what_a_killed_worker_claimed_in_vain_is_surplus(tmp_path):
+    url = f"journal:{tmp_path}/s.journal"
+    study = Study("s", problem(), Random(), Scored(), open_storage(url))
+    study.run(Budget(trials=2))
+    record = study.open()
+    architecture = str(problem().sample(random.Random(0)))
+    attributes = {"architecture": architecture, "place": 0, "lease": lease.lease() | {"began": "0"}}
+    template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+    record.storage.create_new_trial(record.study_id, template)
+    assert len(study.run(Budget(trials=4))) == 4
+    recorded = optuna.load_study(study_name="s", storage=open_storage(url)).trials
+    assert recorded[2].user_attrs["closed"] == "surplus"
+    assert all(t.state.is_finished() for t in recorded)

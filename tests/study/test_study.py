@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from nas.errors import ConfigurationError, SearchSpaceError, StorageError
 from nas.evaluation import Context, Evaluation, Pruned
 from nas.problem import Objective, Problem
+from nas.pruners.median import Median
 from nas.searchers.random import Random
 from nas.searchers.regularized_evolution import RegularizedEvolution
 from nas.storage import open_storage
@@ -177,7 +178,7 @@ def test_optunas_median_pruner_gives_up_a_bad_curve():
                 context.report(epoch, {"score": level})
             return Evaluation({"score": level, "length": 0.0})
 
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=0)
+    pruner = Median(n_startup_trials=3, n_warmup_steps=0)
     made = study(open_storage("memory"), evaluator=Curved(shared=False), pruner=pruner)
     trials = replace(made, problem=problem(letters(9))).run(Budget(trials=10))
     assert [t.pruned for t in trials] == [False] * 9 + [True]

@@ -69,7 +69,7 @@ def test_scikit_learns_digits_are_sound() -> None:
     assert all(fact.ok for fact in datasets.check("digits"))
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist", "nasbench201"])
+@pytest.mark.parametrize("name", ["fashion_mnist", "mnist1d", "nasbench201", "tinyshakespeare"])
 def test_the_shared_data_are_sound(shared_data: Path, name: str) -> None:
     if datasets.find(name) is None:
         pytest.skip(f"{name} is not in {shared_data}")
@@ -82,6 +82,23 @@ def test_noise_for_images_fails_the_check(tmp_path: Path) -> None:
     }
     assert "mean of training values / 255" in failed
     assert "training images" in failed
+
+
+def test_a_changed_character_fails_the_check(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("x" * 1_115_394, encoding="utf-8")
+    failed = [f.fact for f in datasets.check("tinyshakespeare", tmp_path / "text.txt") if not f.ok]
+    assert failed == ["different characters", "SHA-256"]
+
+
+def test_changed_sequences_fail_the_check(shared_data: Path, tmp_path: Path) -> None:
+    found = datasets.find("mnist1d")
+    if found is None:
+        pytest.skip(f"mnist1d is not in {shared_data}")
+    arrays = read_npz(found)
+    arrays["x_train"] = arrays["x_train"][:, ::2].repeat(2, axis=1)
+    np.savez(tmp_path / "mnist1d.npz", **arrays)
+    failed = [f.fact for f in datasets.check("mnist1d", tmp_path / "mnist1d.npz") if not f.ok]
+    assert "train mean product of neighbors" in failed
 
 
 def test_a_tampered_table_fails_the_check(shared_data: Path, tmp_path: Path) -> None:

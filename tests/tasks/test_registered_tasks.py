@@ -208,7 +208,21 @@ def test_every_formula_is_on_its_page() -> None:
     assert [f.name for f in FORMULAS if f"`{f.name}`" not in page] == []
 
 
-@pytest.mark.parametrize("name", ["arrays", "digits", "fashion_mnist", "function_fit"])
+def test_mnist1d_validates_on_official_training_sequences(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    parts = {"x_train": rng.normal(size=(1000, 40)), "y_train": np.arange(1000) % 10}
+    settings = saved(tmp_path, **parts, x_test=rng.normal(size=(50, 40)), y_test=np.arange(50) % 10)
+    task = registry.make("task", "mnist1d", settings)
+    assert [len(s) for s in (task.train, task.valid, task.test)] == [200, 800, 50]
+    assert torch.bincount(task.valid.targets).tolist() == [80] * 10
+    assert task.signature.input == (1, 40)
+    with pytest.raises(DataError, match="lacks x_test, y_test"):
+        registry.make("task", "mnist1d", saved(tmp_path, **parts))
+
+
+@pytest.mark.parametrize(
+    "name", ["arrays", "digits", "fashion_mnist", "function_fit", "mnist1d", "tinyshakespeare"]
+)
 def test_every_setting_of_a_task_is_on_its_page(name: str) -> None:
     page = (DOCS / "tasks" / f"{name}.md").read_text(encoding="utf-8")
     assert [key for key in registry.options("task", name) if f"`{key}`" not in page] == []

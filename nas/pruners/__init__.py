@@ -1,0 +1,1 @@
+"""Ways to give up trials while they train, one a file."""
