@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from nas.architecture import brief
 from nas.drawing import text_tree
 from nas.finalists import Finalist, table, title
 from nas.found import Found
 from nas.pareto import Worth, worth
 from nas.searching import RESULTS, Outcome
 from nas.terminal import curve, describe, number, print_table, scatter, unit
+
+SHOWN = 160  # characters of an architecture in a table
 
 
 def print_json(value: Any) -> None:  # Any: JSON values
@@ -90,13 +94,21 @@ def _print_trials(outcome: Outcome, top: int) -> None:
     names = list(metrics)
     units = [f"{n} ({unit(metrics, n).strip()})" if unit(metrics, n) else n for n in names]
     rows = [
-        [str(t.number), *(number(t.metrics[n]) for n in names), number(t.cost), str(t.architecture)]
+        [
+            str(t.number),
+            *(number(t.metrics[n]) for n in names),
+            number(t.cost),
+            brief(t.architecture, SHOWN),
+        ]
         for t in best[:top]
     ]
     kind = "Pareto front" if several else "best first"
     fit = "".join(f", {n} at most {number(most)}" for n, most in outcome.budgets.items())
     title = f"{outcome.configuration.name}: {len(outcome.trials)} trials{fit}, {kind}"
     print_table(title, ["trial", *units, outcome.cost_unit, "architecture"], rows)
+    if any(len(str(trial.architecture)) > SHOWN for trial in best[:top]):
+        name = shlex.quote(outcome.configuration.name)
+        click.echo(f"Long architectures are cut here; whole by `nas show {name} --json`.")
 
 
 def _print_front(outcome: Outcome, front: Worth) -> None:
