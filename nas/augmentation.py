@@ -45,3 +45,22 @@ def crop(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
     each = torch.arange(num, device=images.device)[:, None, None, None]
     plane = torch.arange(channels, device=images.device)[None, :, None, None]
     return padded[each, plane, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def cutout(images: Tensor, side: int, fill: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (batch, channels, height, width), in each a square of `side` pixels around a random pixel
+    replaced by `fill`, which broadcasts to an image; beyond the image's rim it is cut off.
+
+    Reference: DeVries, Taylor, Improved Regularization of Convolutional Neural Networks with Cutout,
+    arXiv 1708.04552, 2017. The generator is a CPU's.
+    """
+    hidden = [_strip(len(images), size, side, generator).to(images.device) for size in images.shape[2:]]
+    square = hidden[0][:, None, :, None] & hidden[1][:, None, None, :]
+    return torch.where(square, fill.to(images.dtype), images)
+
+
+def _strip(num: int, size: int, side: int, generator: torch.Generator) -> Tensor:
+    """Whether each of `size` places is in a strip of `side` around a random one: (num, size)."""
+    start = torch.randint(size, (num, 1), generator=generator) - side // 2
+    place = torch.arange(size)
+    return (place >= start) & (place < start + side)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from nas.augmentation import Augmentation, augment
+from nas.augmentation import Augmentation, augment, cutout
 from nas.errors import ConfigurationError
 from nas.evaluation import Context
+from nas.regularization import Parts, parts_of
 from nas.scaled import Scaled
 from nas.task import Score, Split, Task
 
@@ -34,7 +35,8 @@ class Recipe:
     `learning_rate` is reached linearly within `warmup_epochs` and falls to `final_learning_rate` as
     half a cosine by the end. `momentum` and `nesterov` are for sgd. `adam` adds the weight decay to the
     gradient, `adamw` takes it off the weights. `gradient_clip` bounds the gradient's norm over all
-    weights; 0 is no bound. `augmentation` is for images.
+    weights; 0 is no bound. `augmentation` is for images, and `cutout` too: the side of a square of
+    pixels that is blanked anywhere in each, 0 for none.
     """
 
     epochs: int = 10
@@ -49,6 +51,7 @@ class Recipe:
     label_smoothing: float = 0.0
     gradient_clip: float = 5.0
     augmentation: Augmentation = "none"
+    cutout: int = 0
 
     def __post_init__(self) -> None:
         for name, (given, allowed) in self._bounds().items():
@@ -82,6 +85,7 @@ class Recipe:
                 self.augmentation in ("none", "flip", "crop", "flip_crop"),
                 "none, flip, crop or flip_crop",
             ),
+            "cutout": (self.cutout >= 0, "a whole number from 0 (none)"),
         }
 
     def rate(self, epoch: float) -> float:
@@ -132,7 +136,7 @@ def train(network: nn.Module, task: Task, recipe: Recipe, context: Context) -> T
     device = torch_device(context.device)
     noise = context.stream("training").getrandbits(32)
     with threads(context.threads), seeded(noise, context.device), _repeatable(device):
-        run = _Run(model, task, recipe, context, device)
+        run = _Run(model, task, recipe, context, device, parts_of(network))
         try:
             return run.all_epochs()
         except _Untrainable:
@@ -184,13 +188,14 @@ class _Untrainable(Exception):
 
 @dataclass
 class _Run:
-    """A training under way; `done` counts whole epochs."""
+    """A training under way; `done` counts whole epochs, `parts` are those that take part in it."""
 
     model: Scaled
     task: Task
     recipe: Recipe
     context: Context
     device: torch.device
+    parts: Parts
     done: int = 0
     generator: torch.Generator = field(default_factory=torch.Generator)
 
@@ -215,6 +220,7 @@ class _Run:
     def _epoch(self, split: Split, optimizer: Optimizer) -> float:
         """One pass; the mean loss over its examples."""
         self.model.train()
+        self.parts.advance(self.done / self.recipe.epochs)
         total = torch.zeros((), device=self.device)
         parts = batches(len(split), self.recipe.batch_size, self.generator)
         for i, index in enumerate(parts):
@@ -227,9 +233,11 @@ class _Run:
 
     def _step(self, split: Split, index: Tensor, optimizer: Optimizer) -> Tensor:
         index = index.to(self.device)
-        inputs = augment(split.inputs[index], self.recipe.augmentation, self.generator)
-        outputs = self.model(inputs)
-        loss = self.task.loss(outputs, split.targets[index], self.recipe.label_smoothing)
+        targets = split.targets[index]
+        with self.parts.listen() as heard:
+            outputs = self.model(self._changed(split.inputs[index]))
+        loss = self._loss(outputs, targets)
+        loss = heard.add_to(loss, lambda y: self._loss(self.model.in_units(y), targets))
         if not loss.requires_grad:
             raise _Untrainable
         optimizer.zero_grad(set_to_none=True)
@@ -238,6 +246,16 @@ class _Run:
             clip_grad_norm_(self.model.parameters(), self.recipe.gradient_clip)
         optimizer.step()
         return loss.detach()
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.task.loss(outputs, targets, self.recipe.label_smoothing)
+
+    def _changed(self, inputs: Tensor) -> Tensor:
+        """Inputs (batch, *input) as the recipe changes them at random."""
+        inputs = augment(inputs, self.recipe.augmentation, self.generator)
+        if not self.recipe.cutout:
+            return inputs
+        return cutout(inputs, self.recipe.cutout, self.model.input_mean, self.generator)
 
     def _here(self, split: Split) -> Split:
         return Split(split.inputs.to(self.device), split.targets.to(self.device))
@@ -305,8 +323,15 @@ def _repeatable(device: torch.device) -> Iterator[None]:
 
 def _check_images(recipe: Recipe, task: Task) -> None:
     shape = task.signature.input
-    if recipe.augmentation != "none" and len(shape) != 3:
+    if len(shape) == 3:
+        return
+    if recipe.augmentation != "none":
         raise ConfigurationError(
             f'augmentation "{recipe.augmentation}" is for images (channels, height, width), and an '
             f'example of task "{task.name}" has the shape {shape}; use none.'
+        )
+    if recipe.cutout:
+        raise ConfigurationError(
+            f"cutout is for images (channels, height, width), and an example of task "
+            f'"{task.name}" has the shape {shape}; set it to 0.'
         )

@@ -78,6 +78,7 @@ def test_without_warm_up_the_rates_are_those_of_torch() -> None:
         ("label_smoothing", 1.0),
         ("gradient_clip", -1.0),
         ("augmentation", "rotate"),
+        ("cutout", -1),
     ],
 )
 def test_a_field_out_of_its_range_is_refused_by_name(name: str, value: object) -> None:

@@ -46,6 +46,17 @@ VARIANTS = {
     "kan": Case("kan", {"widths": [2, 5], "depths": [1, 2]}),
     "kan-edge": Case("kan", {"widths": [1, 3], "depths": [1, 2], "basis_per": "edge"}),
     "sequence_mixer": Case("sequence_mixer", {}, Signature((12,), (12, 7), 7)),
+    "darts_cell": Case("darts_cell", {"channels": 2, "cells": 3}, Signature((3, 9, 8), (5,))),
+    "darts_cell-search": Case(
+        "darts_cell", {"channels": 2, "cells": 4, "form": "search"}, Signature((1, 8, 8), (3,))
+    ),
+    "darts_cell-training": Case(
+        "darts_cell",
+        {"channels": 2, "cells": 3, "nodes": 2, "auxiliary_weight": 0.4, "drop_path_probability": 0.2},
+        Signature((3, 8, 8), (5,)),
+    ),
+    "darts_cell_1d": Case("darts_cell_1d", {"channels": 2, "cells": 3}, Signature((2, 13), (5,))),
+    "sharpdarts": Case("sharpdarts", {"channels": 2, "cells": 3}, Signature((3, 9, 8), (5,))),
     "sequence_mixer-numbers": Case("sequence_mixer", {"widths": [8]}, Signature((2, 9), (5,))),
 }
 CASES = VARIANTS | {
