@@ -28,7 +28,7 @@ from nas.errors import ConfigurationError, StorageError, unknown
 from nas.progress import WatchOne, unwatched
 from nas.storage import open_storage
 from nas.study import Budget, Observer, Study, Weights, tested
-from nas.trial import Trial
+from nas.trial import Failure, History, Trial
 
 RESULTS = Path("results")
 SAMPLING = "random_sampling"
@@ -271,6 +271,9 @@ class _Best(Observer):
         if self.best is None or self.study.problem.better(trial, self.best):
             self.best, self.weights = trial, weights
 
+    def on_failure(self, failure: Failure) -> None:
+        """Nothing: it has no architecture to be the best."""
+
 
 def _work(run: Run, journals: Path | None) -> Ended:
     made = _parts(json.dumps(run.search.tables() | {"seed": 0}))
@@ -286,10 +289,12 @@ def _work(run: Run, journals: Path | None) -> Ended:
         threads=run.threads,
         pruner=made.pruner,
         configuration=run.search.tables(),
+        folder=journals / f"{run.label}-{run.search.seed}" if journals else None,
     )
     keeper = _Best(study)
-    trials = study.run(run.budget, keeper)
-    return _ended(run, study, trials, keeper)
+    record = study.open()
+    study.run(run.budget, keeper, record)
+    return _ended(run, study, record.history, keeper)
 
 
 @cache
@@ -297,15 +302,16 @@ def _parts(tables: str) -> Made:
     return config.make(SearchConfiguration.read(json.loads(tables)))
 
 
-def _ended(run: Run, study: Study, trials: list[Trial], keeper: _Best) -> Ended:
+def _ended(run: Run, study: Study, history: History, keeper: _Best) -> Ended:
+    trials, failures = history.trials, history.failures
     objective = study.problem.objectives[0].metric
     front = study.problem.front(trials)
     row: dict[str, Any] = {  # Any: CSV cells
         "searcher": run.label,
         "seed": run.search.seed,
-        "trials": len(trials),
-        "cost": sum(t.cost for t in trials),
-        "seconds": round(sum(t.seconds for t in trials), 3),
+        "trials": len(trials) + len(failures),
+        "cost": sum(t.cost for t in trials) + sum(f.cost for f in failures),
+        "seconds": round(sum(t.seconds for t in trials) + sum(f.seconds for f in failures), 3),
     }
     if not front:
         return Ended(row | {objective: math.nan, "test": math.nan, "architecture": ""}, [])
@@ -316,17 +322,18 @@ def _ended(run: Run, study: Study, trials: list[Trial], keeper: _Best) -> Ended:
         "test": tested(study, best, weights)[0].get(objective, math.nan),
         "architecture": str(best.architecture),
     }
-    return Ended(row, _anytime(run, study, trials))
+    return Ended(row, _anytime(run, study, history))
 
 
-def _anytime(run: Run, study: Study, trials: list[Trial]) -> list[dict[str, Any]]:  # Any: CSV cells
+def _anytime(run: Run, study: Study, history: History) -> list[dict[str, Any]]:  # Any: CSV cells
     """The best so far at every improvement, by cost; with its test score if that takes no weights."""
     objective = study.problem.objectives[0].metric
     rows: list[dict[str, Any]] = []  # Any: as above
     best: Trial | None = None
     cost = 0.0
-    for count, trial in enumerate(trials, 1):
+    for count, trial in enumerate(history, 1):
         cost += trial.cost
+        failed = sum(f.cost for f in history.failures if f.number < trial.number)
         if trial.completed and (best is None or study.problem.better(trial, best)):
             best = trial
             test = study.evaluator.test(study.problem, trial.architecture, None)
@@ -335,7 +342,7 @@ def _anytime(run: Run, study: Study, trials: list[Trial]) -> list[dict[str, Any]
                     "searcher": run.label,
                     "seed": run.search.seed,
                     "trials": count,
-                    "cost": cost,
+                    "cost": cost + failed,
                     objective: trial.metrics[objective],
                     "test": test.get(objective, math.nan),
                 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import types
+from collections import abc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -15,7 +16,7 @@ def convert(value: Any, wanted: Any, what: str) -> Any:  # Any: JSON values, typ
     """The value as the wanted type; ConfigurationError naming `what` where that cannot be.
 
     Text is read as a Python literal where the type is not text. Whole numbers written as 1e3 or 3.0
-    are integers; lists become tuples.
+    are integers; lists become tuples. A mapping is a table, or text such as depth:2,width:8.
     """
     origin, arguments = get_origin(wanted), get_args(wanted)
     if wanted is Any or wanted is object:
@@ -27,6 +28,8 @@ def convert(value: Any, wanted: Any, what: str) -> Any:  # Any: JSON values, typ
         if str(value) not in named:
             raise ConfigurationError(unknown(str(value), f"allowed for {what}", named))
         return named[str(value)]
+    if origin is abc.Mapping:
+        return _mapping(value, arguments[1], what)
     if isinstance(value, str) and wanted not in (str, Path):
         value = {"true": True, "false": False}.get(value.lower(), literal(value))
     if origin is tuple:
@@ -69,6 +72,21 @@ def _tuple(value: Any, arguments: tuple[Any, ...], what: str) -> Any:  # Any: as
     if len(arguments) != len(items):
         raise ConfigurationError(f"{what} is {value!r}; it takes {len(arguments)} values.")
     return tuple(convert(i, a, what) for i, a in zip(items, arguments, strict=True))
+
+
+def _mapping(value: Any, wanted: Any, what: str) -> dict[str, Any]:  # Any: as in convert
+    """A mapping from text, of a table or of text; numbers of a table may stand for text."""
+    if isinstance(value, str):
+        parts = [part.strip().rpartition(":") for part in value.split(",") if part.strip()]
+        if not all(key and sign for key, sign, _ in parts):
+            raise ConfigurationError(f"{what} is {value!r}; it takes KEY:VALUE,KEY:VALUE.")
+        value = {key.strip(): given.strip() for key, _, given in parts}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{what} is {value!r}; it takes a table, or KEY:VALUE,KEY:VALUE.")
+    return {
+        str(key): str(given) if wanted is str else convert(given, wanted, f'"{key}" of {what}')
+        for key, given in value.items()
+    }
 
 
 def _name(wanted: Any) -> str:  # Any: a typing form

@@ -28,7 +28,7 @@ from nas import registry
 from nas.architecture import Architecture, read
 from nas.configuration import PartConfiguration, SearchConfiguration, StudyConfiguration, make_evaluator
 from nas.curve_drawing import curve_svg
-from nas.dashboard_notes import IMAGES, Notes, Trials, Units, curve
+from nas.dashboard_notes import IMAGES, Notes, Trials, Units, curve, search_curve
 from nas.drawing import svg
 from nas.errors import ConfigurationError, DataError, SearchSpaceError
 from nas.storage import open_storage
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 MOST_PORTS = 100  # that are tried, from the wanted one on
 SHORTEST = 80  # characters of a text among a trial's attributes, which a page does not wrap
-_IMAGE = re.compile(re.escape(IMAGES) + r"/(\d+)/(architecture\.svg|architecture\.txt|curve\.svg)")
+_IMAGE = re.compile(
+    re.escape(IMAGES) + r"/(\d+)/(architecture\.svg|architecture\.txt|curve\.svg|search\.svg)"
+)
 _DETAIL = re.compile(r"/api/studies/(\d+)/?")
 Json = dict[str, Any]  # Any: JSON values
 Headers = list[tuple[str, str]]
@@ -84,6 +86,9 @@ class Dashboard:
         text = trial.user_attrs.get("architecture", "")
         if what == "curve.svg":
             return _answer(start, "200 OK", "image/svg+xml", self._curve(trial))
+        if what == "search.svg":
+            drawn = curve_svg(search_curve(trial), self.notes.units.metrics)
+            return _answer(start, "200 OK", "image/svg+xml", drawn)
         if what == "architecture.txt" or not text:
             return _answer(start, "200 OK", "text/plain", text)
         return _answer(start, "200 OK", "image/svg+xml", svg(self.notes.read(text)))

@@ -18,7 +18,7 @@ from nas.configuration import StudyConfiguration
 from nas.drawing import text_tree
 from nas.lease import is_lost
 from nas.problem import Objective
-from nas.record import Counted
+from nas.record import SEARCH, Counted
 from nas.study import Budget
 from nas.terminal import number
 
@@ -92,9 +92,11 @@ class Notes:
         parts = [self._state(trial), *self._relations(trial, among)]
         if result is not None:
             parts.append(self._table(result))
+        if points := len(search_curve(trial)):
+            parts.append(f"![Search of trial {trial.number}]({image}/search.svg?points={points})")
         if points := len(curve(trial)):
             parts.append(f"![Curve of trial {trial.number}]({image}/curve.svg?points={points})")
-        elif result is not None:
+        elif result is not None and "architecture" in attributes:
             parts.append("No curve: the evaluation reported none.")
         if "architecture" in attributes:
             parts.append(f"![Architecture of trial {trial.number}]({image}/architecture.svg)")
@@ -109,7 +111,7 @@ class Notes:
         attributes = trial.user_attrs
         result, closed = attributes.get("evaluation", {}), attributes.get("closed")
         if not trial.state.is_finished():
-            return self._running(attributes.get("lease", {}))
+            return self._running(attributes)
         if "infeasible" in result:
             return f"**Infeasible:** {escaped(result['infeasible'])}"
         if trial.state == TrialState.PRUNED:
@@ -120,13 +122,16 @@ class Notes:
             return "**Failed** without a reason on record."
         return f"**Complete:** {self._objectives(result)}"
 
-    def _running(self, lease: Mapping[str, Any]) -> str:  # Any: JSON values
+    def _running(self, attributes: Mapping[str, Any]) -> str:  # Any: JSON values
+        lease = attributes.get("lease", {})
         if not lease:
             return "**Running.**"
         host = str(lease.get("host", "")).partition(" ")[0]
         who = f"process {lease.get('pid')} on {escaped(host)}"
         if is_lost(lease):
             return f"**Lost:** its worker ({who}) is gone; the next run of the study retries it."
+        if "architecture" not in attributes:
+            return f"**Running:** {who}, searching for its architecture."
         return f"**Running:** {who}."
 
     def _objectives(self, result: Mapping[str, Any]) -> str:  # Any: JSON values
@@ -220,6 +225,13 @@ def curve(trial: FrozenTrial) -> list[Mapping[str, float]]:
     if recorded is not None:
         return list(recorded)
     return [{"step": step, "": value} for step, value in sorted(trial.intermediate_values.items())]
+
+
+def search_curve(trial: FrozenTrial) -> list[Mapping[str, float]]:
+    """The rows of the curve of a trial's inner search, as far as it is; empty where it had none."""
+    said = trial.user_attrs
+    steps = sorted(int(key.removeprefix(SEARCH)) for key in said if key.startswith(SEARCH))
+    return [{"step": step, **said[f"{SEARCH}{step}"]} for step in steps]
 
 
 def with_unit(value: float, unit: str) -> str:

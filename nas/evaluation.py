@@ -6,11 +6,12 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from nas.architecture import Architecture
+from nas.checkpoint import Checkpoint, Unkept
 from nas.task import Metric
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ def _silent(done: int, total: int, what: str) -> None:
     return None
 
 
+def _unnoted(name: str, value: Any) -> None:  # Any: a JSON value
+    return None
+
+
 @dataclass(frozen=True)
 class Context:
     """What a searcher or evaluator may use beside the problem.
@@ -39,6 +44,10 @@ class Context:
     `report(step, row)` adds a row to the trial's curve and raises `Pruned` to give it up;
     `progress(done, total, what)` moves a progress bar. `known` holds metrics that an architecture
     computing the same function was measured to have. `device` and `threads` are what to run on.
+
+    For the inner work of a searcher (`InnerSearch`): `report` never raises; `note(name, value)` keeps a
+    JSON value on the open trial, beside its curve; `checkpoint` keeps where the work stands, until the
+    trial is told.
     """
 
     seed: int = 0
@@ -48,6 +57,8 @@ class Context:
     known: Mapping[str, float] = field(default_factory=dict)
     report: Callable[[int, Row], None] = _ignore
     progress: Callable[[int, int, str], None] = _silent
+    note: Callable[[str, Any], None] = _unnoted  # Any: a JSON value
+    checkpoint: Checkpoint = Unkept()
 
     @property
     def rng(self) -> random.Random:

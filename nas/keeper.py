@@ -13,7 +13,7 @@ from nas.found import Found, Measured, Provenance, TaskName, load, save
 from nas.record import Record
 from nas.storage import locked
 from nas.study import Observer, Study, Unobserved, Weights
-from nas.trial import Trial
+from nas.trial import Failure, Trial
 
 
 @final
@@ -46,6 +46,10 @@ class Keeper(Observer):
         if trial in self.front:
             self.save(trial, weights, {})
         self.observer.on_trial(trial, weights)
+
+    def on_failure(self, failure: Failure) -> None:
+        """Told on to the observer."""
+        self.observer.on_failure(failure)
 
     def file(self, trial: Trial) -> Path:
         """Where a trial is kept, if it is."""

@@ -71,6 +71,9 @@ def print_outcome(
     if infeasible:
         example = f"such as trial {infeasible[0].number}: {infeasible[0].infeasible}"
         click.echo(f"{len(infeasible)} infeasible, {example}")
+    for failure in outcome.failures[:1]:
+        example = f"such as trial {failure.number}: {failure.reason}"
+        click.echo(f"{len(outcome.failures)} came to no architecture, {example}")
     if len(outcome.problem.objectives) == 1:
         click.echo(curve(*_best_so_far(outcome)))
         for trial in outcome.front:
@@ -200,6 +203,7 @@ def _outcome_tables(outcome: Outcome, value: Worth | None) -> dict[str, Any]:  #
         "under": dict(outcome.budgets),
         "pareto": None if value is None else _worth_table(value),
         "trials": trials,
+        "failures": [vars(failure) for failure in outcome.failures],
         "finalists": [_finalist_table(f) for f in outcome.finalists],
     }
 

@@ -1,14 +1,18 @@
 """Optuna as the record of a study: what was claimed, by whom, and what came of it.
 
-A claim is one write: the trial is created RUNNING with its text, choices, notes and lease. What counts
+A claim is one write: the trial is created RUNNING with its text, choices, notes and lease. One that is
+opened for an inner search has a lease alone, is given rows and notes while that goes on, and its
+architecture at the end of it; lost before that, it is retried by searching again. What counts
 follows from the list of trials alone, by one rule for every worker (`Counted`): trials count in the
 order of their numbers; a trial counts only in the place that it was proposed for, so that of several
 workers that propose for one place the first has it; the first retry of a lost trial takes its place.
-What does not count is surplus, from its first moment, and closes itself. No locks are needed.
+What does not count is surplus, from its first moment, and closes itself. No locks are needed. Creating,
+naming, telling and closing trials are one protocol and kept in one file.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,10 +30,12 @@ from nas.parameters import Parameters, parameters
 from nas.problem import Problem
 from nas.searcher import Proposal
 from nas.space import SearchSpace
-from nas.trial import History, Trial
+from nas.trial import Failure, History, Trial
 
 MOST_PARAMETERS = 64
 MOST_LOSSES = 3
+SEARCH = "search:"  # attributes of a trial: the rows of its inner search's curve, by step
+NOTE = "note:"  # and what the search noted, by name
 Attributes = Mapping[str, Any]  # Any: JSON values
 
 
@@ -70,6 +76,14 @@ class Counted:
     def on(self) -> Counted:
         """A count that goes on from here and leaves this one as it is."""
         return Counted(self, self.size)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A trial that this process opened for an inner search: its place, and no architecture yet."""
+
+    trial_id: int
+    place: int
 
 
 @dataclass(frozen=True)
@@ -114,7 +128,8 @@ class Record:
         tail = self._latest = self._settle()
         self._tell_history(tail)
         self.size = tail.size
-        self.history.running = [self._architecture(n) for n in self._others()]
+        named = (n for n in self._others() if "architecture" in self._seen[n].user_attrs)
+        self.history.running = [self._architecture(n) for n in named]
         return tail
 
     def _others(self) -> list[int]:
@@ -168,10 +183,14 @@ class Record:
         if number in self._told or place is None:
             return
         self._told.add(number)
-        if "evaluation" in trial.user_attrs:
+        result = trial.user_attrs.get("evaluation")
+        if result is None:
+            self._unretried[number] = trial
+        elif "architecture" in trial.user_attrs:
             self.history.add(self._read(number, trial, place))
         else:
-            self._unretried[number] = trial
+            failure = Failure(place, result["infeasible"], result["cost"], result["seconds"])
+            self.history.failures.append(failure)
         self._architectures.pop(number, None)
 
     def _architecture(self, number: int) -> Architecture:
@@ -216,7 +235,10 @@ class Record:
             self.close(self._ids[number], why)
             return
         with suppress(UpdateFinishedTrialError):
-            self._end(self._ids[number], self._read(number, trial, 0))
+            if "architecture" in trial.user_attrs:
+                self._end(self._ids[number], self._read(number, trial, 0))
+            else:
+                self.storage.set_trial_state_values(self._ids[number], TrialState.FAIL)
 
     def to_retry(self, limit: int | None = None) -> tuple[int, FrozenTrial] | None:
         """The first trial below a limit that was closed without a result and is not being retried."""
@@ -229,6 +251,12 @@ class Record:
                 return number, trial
         return None
 
+    def place(self, number: int) -> int:
+        """The place of a trial that counts, by its number."""
+        place = self._latest.place(number)
+        assert place is not None
+        return place
+
     def claim(self, proposal: Proposal, place: int) -> Claim | None:
         """Claim the place that a proposal was made for; None where another worker has it."""
         self._read_new()
@@ -238,45 +266,91 @@ class Record:
 
     def retry(self, proposal: Proposal, lost: int) -> Claim | None:
         """Claim the place of a lost trial, by its number; None where another worker has it."""
-        return self._claim(proposal, {"retry_of": lost})
+        return self._claim(proposal, self._retrying(lost))
+
+    def open(self, place: int) -> Opened | None:
+        """Open a trial for an inner search at a place; None where another worker has it."""
+        self._read_new()
+        if self.size != place:
+            return None
+        return self._create({"place": place})
+
+    def reopen(self, lost: int) -> Opened | None:
+        """Open a trial for the inner search of a lost one, by its number; None where another has it."""
+        return self._create(self._retrying(lost))
+
+    def name(self, opened: Opened, proposal: Proposal) -> Claim:
+        """Give an open trial the architecture that its inner search found.
+
+        The text comes last: without it the trial has none. UpdateFinishedTrialError where the trial
+        was lost to another worker.
+        """
+        made = self._parameters(proposal)
+        for name, kind in made.distributions.items():
+            value = kind.to_internal_repr(made.values[name])
+            self.storage.set_trial_param(opened.trial_id, name, value, kind)
+        for key, value in proposal.system_attributes.items():
+            self.storage.set_trial_system_attr(opened.trial_id, key, value)
+        for key, value in _attributes(proposal).items():
+            self.storage.set_trial_user_attr(opened.trial_id, key, value)
+        return Claim(opened.trial_id, opened.place, proposal)
+
+    def report_search(self, opened: Opened, step: int, row: Mapping[str, float]) -> None:
+        """Add a row to the curve of an inner search; numbers that are not finite are left out."""
+        finite = {name: value for name, value in row.items() if math.isfinite(value)}
+        self.note(opened, f"{SEARCH}{step}", finite)
+
+    def note(self, opened: Opened, key: str, value: Any) -> None:  # Any: a JSON value
+        """Keep a value on an open trial."""
+        self.storage.set_trial_user_attr(opened.trial_id, key, value)
+
+    def _retrying(self, lost: int) -> dict[str, Any]:  # Any: JSON values
+        """What the retry of a lost trial begins with: what was reported of its search so far."""
+        said = self._unretried[lost].user_attrs if lost in self._unretried else {}
+        kept = {k: v for k, v in said.items() if k.startswith((SEARCH, NOTE))}
+        rows = sum(key.startswith(SEARCH) for key in kept)
+        return {"retry_of": lost, **kept, **({"search_from": rows} if rows else {})}
 
     def _claim(
         self, proposal: Proposal, attributes: dict[str, Any]
     ) -> Claim | None:  # Any: JSON values
-        attributes = attributes | {
-            "architecture": str(proposal.architecture),
-            "digest": proposal.architecture.digest,
-            "lease": lease(self.run),
-        }
-        if proposal.notes:
-            attributes["notes"] = dict(proposal.notes)
-        template = self._template(proposal, attributes)
+        opened = self._create(attributes | _attributes(proposal), proposal)
+        return None if opened is None else Claim(opened.trial_id, opened.place, proposal)
+
+    def _create(
+        self,
+        attributes: dict[str, Any],  # Any: JSON values
+        proposal: Proposal | None = None,
+    ) -> Opened | None:
+        """Create a running trial, in one write; None where it is surplus."""
+        made = Parameters({}, {}) if proposal is None else self._parameters(proposal)
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=made.values,
+            distributions=made.distributions,
+            user_attrs=attributes | {"lease": lease(self.run)},
+            system_attrs={} if proposal is None else dict(proposal.system_attributes),
+        )
         trial_id = self.storage.create_new_trial(self.study_id, template_trial=template)
         self._mine.add(trial_id)
         counted = self._read_new()
         number = next(n for n, i in self._ids.items() if i == trial_id)
-        self._architectures[number] = proposal.architecture
+        if proposal is not None:
+            self._architectures[number] = proposal.architecture
         place = counted.place(number)
         if place is None:
             self.close(trial_id, "surplus")
             return None
-        return Claim(trial_id, place, proposal)
+        return Opened(trial_id, place)
 
-    def _template(self, proposal: Proposal, attributes: dict[str, Any]) -> FrozenTrial:
-        made = Parameters({}, {})
-        if self._with_parameters:
-            made = parameters(self.problem.space, proposal.architecture)
-        return optuna.trial.create_trial(
-            state=TrialState.RUNNING,
-            params=made.values,
-            distributions=made.distributions,
-            user_attrs=attributes,
-            system_attrs=dict(proposal.system_attributes),
-        )
+    def _parameters(self, proposal: Proposal) -> Parameters:
+        if not self._with_parameters:
+            return Parameters({}, {})
+        return parameters(self.problem.space, proposal.architecture)
 
-    def renew(self, claim: Claim) -> None:
-        """Renew the lease of a claim."""
-        self.storage.set_trial_user_attr(claim.trial_id, "lease", lease(self.run))
+    def renew(self, held: Opened | Claim) -> None:
+        """Renew the lease of a trial."""
+        self.storage.set_trial_user_attr(held.trial_id, "lease", lease(self.run))
 
     def report(self, claim: Claim, step: int, value: float) -> None:
         """Add a point to the curve that Optuna's pruners and the dashboard see."""
@@ -301,6 +375,23 @@ class Record:
             self._mine.discard(claim.trial_id)
         return True
 
+    def fail(self, opened: Opened, failure: Failure) -> bool:
+        """Write why a search came to nothing, and close its trial; False where another has it."""
+        result = {
+            "metrics": {},
+            "infeasible": failure.reason,
+            "cost": failure.cost,
+            "seconds": round(failure.seconds, 4),
+        }
+        try:
+            self.storage.set_trial_user_attr(opened.trial_id, "evaluation", result)
+            self.storage.set_trial_state_values(opened.trial_id, TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            return False
+        finally:
+            self._mine.discard(opened.trial_id)
+        return True
+
     def _end(self, trial_id: int, trial: Trial) -> None:
         """Give a trial its final state, and its values where it has them."""
         if trial.completed:
@@ -318,15 +409,38 @@ class Record:
         self._mine.discard(trial_id)
 
     def losses(self, number: int) -> int:
-        """How many times the trial of that number and those it retried were lost with their worker."""
+        """How many times the trial of that number and those it retried were lost with their worker.
+
+        Counted since an inner search last got further than the one before: that is no reason to end it.
+        """
         count, current = 0, number
         while True:
             trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, current)
             attributes = self.storage.get_trial(trial_id).user_attrs
+            if _got_further(attributes):
+                return count
             count += attributes.get("closed") == "lost"
             if "retry_of" not in attributes:
                 return count
             current = attributes["retry_of"]
+
+
+def _attributes(proposal: Proposal) -> dict[str, Any]:  # Any: JSON values
+    """What is written of a proposal; its text comes last."""
+    found: dict[str, Any] = {}  # Any: as above
+    if proposal.notes:
+        found["notes"] = dict(proposal.notes)
+    if proposal.cost:
+        found["search_cost"] = dict(proposal.cost)
+    found["digest"] = proposal.architecture.digest
+    found["architecture"] = str(proposal.architecture)
+    return found
+
+
+def _got_further(attributes: Attributes) -> bool:
+    """Whether a trial was lost in its search, and had more rows of it than it began with."""
+    rows = sum(key.startswith(SEARCH) for key in attributes)
+    return "architecture" not in attributes and rows > attributes.get("search_from", 0)
 
 
 def _has_parameters(space: SearchSpace) -> bool:

@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import Field, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -158,7 +158,8 @@ def options(kind: str, name: str) -> dict[str, Option]:
         if inspect.isclass(kind_of) and is_dataclass(kind_of):
             inner = get_type_hints(kind_of)
             for f in fields(kind_of):
-                found[f.name] = Option(inner[f.name], _field_default(f), owner=key)
+                default = getattr(parameter.default, f.name, None)  # None: a field of no default
+                found[f.name] = Option(inner[f.name], default, owner=key)
         else:
             found[key] = Option(kind_of, parameter.default)
     return found
@@ -242,10 +243,6 @@ def _decorated(file: Path, module: str, kind: str) -> Iterator[Part]:
 
 def _default(made: Callable[..., Any], key: str) -> Any:  # Any: a dataclass of the part's own
     return inspect.signature(made).parameters[key].default
-
-
-def _field_default(f: Field[Any]) -> Any:  # Any: a value of the field's own type
-    return f.default
 
 
 def _twice(kind: str, name: str, files: list[str]) -> ConfigurationError:

@@ -28,7 +28,7 @@ from nas.storage import absolute, open_storage, require
 from nas.study import CONFIGURATION, Budget, Study, tested
 from nas.task import Metric
 from nas.training import torch_device
-from nas.trial import Trial
+from nas.trial import Failure, Trial
 
 RESULTS = Path("results")
 DEFAULT_TRIALS = 20
@@ -39,6 +39,7 @@ class Outcome:
     """What a study came to: its trials, the best of them, their test scores and saved files.
 
     `front` has the best trial first; with several objectives, every trial that no other dominates.
+    `failures` are the trials whose inner search came to no architecture.
     `tests` and `files` go by trial number. `finalists` are the best after a full training. `budgets`
     are upper bounds on metrics that the trials were chosen by, where `under` did.
     """
@@ -49,10 +50,16 @@ class Outcome:
     cost_unit: str
     folder: Path
     trials: list[Trial]
+    failures: list[Failure] = field(default_factory=list)
     tests: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     files: Mapping[int, Path] = field(default_factory=dict)
     finalists: list[Finalist] = field(default_factory=list)
     budgets: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def cost(self) -> float:
+        """What all trials cost, inner searches included, in the evaluator's unit."""
+        return sum(t.cost for t in self.trials) + sum(f.cost for f in self.failures)
 
     @property
     def front(self) -> list[Trial]:
@@ -105,7 +112,7 @@ def opened(configuration: StudyConfiguration, *, results: Path = RESULTS) -> Kee
 
 
 def _opened(configuration: StudyConfiguration, made: Made, results: Path) -> Keeper:
-    study = _study(configuration, made, open_storage(configuration.storage))
+    study = _study(configuration, made, open_storage(configuration.storage), results)
     record = study.open()
     record.refresh()
     folder = results / "studies" / configuration.name
@@ -195,7 +202,7 @@ def show(name: str, *, storage: str | None = None, results: Path = RESULTS) -> O
     """What a study has come to so far, without running anything."""
     configuration = stored(name, storage=storage, results=results)
     made = config.make(configuration.search)
-    study = _study(configuration, made, open_storage(configuration.storage))
+    study = _study(configuration, made, open_storage(configuration.storage), results)
     record = study.open()
     record.refresh()
     folder = results / "studies" / name
@@ -208,6 +215,7 @@ def show(name: str, *, storage: str | None = None, results: Path = RESULTS) -> O
         made.evaluator.cost_unit,
         folder,
         trials,
+        record.history.failures,
         tests={n: _tested(f) for n, f in files.items()},
         files=files,
         finalists=finalists.known(Keeper(study, configuration, folder, record), trials),
@@ -240,7 +248,8 @@ def _in_order(record: Record) -> list[Trial]:
     return sorted(record.history.trials, key=lambda trial: trial.number)
 
 
-def _study(configuration: StudyConfiguration, made: Made, storage: BaseStorage) -> Study:
+def _study(configuration: StudyConfiguration, made: Made, storage: BaseStorage, results: Path) -> Study:
+    kept = configuration.storage not in config.IN_MEMORY
     return Study(
         configuration.name,
         made.problem,
@@ -252,6 +261,7 @@ def _study(configuration: StudyConfiguration, made: Made, storage: BaseStorage) 
         threads=configuration.threads,
         pruner=made.pruner,
         configuration=made.configuration.tables(),
+        folder=results / "studies" / configuration.name if kept else None,
     )
 
 
@@ -275,6 +285,7 @@ def _finished(keeper: Keeper, watched: Watched) -> Outcome:
         study.evaluator.cost_unit,
         keeper.folder,
         trials,
+        keeper.record.history.failures,
         tests,
         files,
         finalists.train(keeper, trials, watched),
@@ -307,7 +318,11 @@ def report(outcome: Outcome) -> str:
     infeasible = [t for t in outcome.trials if t.infeasible is not None]
     lines += ["", f"Infeasible: {len(infeasible)}. Reused at no cost: "]
     lines[-1] += f"{sum(t.reused is not None for t in outcome.trials)}. Cost: "
-    lines[-1] += f"{sum(t.cost for t in outcome.trials):.6g} {outcome.cost_unit}."
+    lines[-1] += f"{outcome.cost:.6g} {outcome.cost_unit}."
+    lines += [
+        f"Trial {failure.number} came to no architecture: {failure.reason}."
+        for failure in outcome.failures
+    ]
     lines += ["", "Scores are validation scores, which the search optimized; judge by the test "]
     lines[-1] += "score, and by a comparison with random search at equal cost (`nas compare`)."
     if outcome.finalists:

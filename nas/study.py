@@ -1,25 +1,30 @@
 """A study: propose, claim, evaluate, tell, until a limit is reached.
 
-The loop, with what it does about reuse, limits, pruning and interruption, is kept in one file.
+The loop, with what it does about inner searches, reuse, limits, pruning and interruption, is kept in
+one file.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, final
 
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from nas.architecture import Architecture
+from nas.checkpoint import Checkpoints
 from nas.complexity import UNITS
 from nas.curves import Curves
 from nas.errors import ConfigurationError, StorageError, unknown
@@ -28,10 +33,10 @@ from nas.lease import renewed
 from nas.problem import Problem
 from nas.pruner import Point, Pruner
 from nas.pruners.none import Never
-from nas.record import MOST_LOSSES, Claim, Record
-from nas.searcher import Proposal, Searcher
+from nas.record import MOST_LOSSES, NOTE, Claim, Opened, Record
+from nas.searcher import Failed, InnerSearch, Proposal, Searcher
 from nas.task import Metric
-from nas.trial import Trial
+from nas.trial import Failure, Trial
 
 WAIT_SECONDS = 0.2
 MOST_REUSED_IN_A_ROW = 1000
@@ -52,6 +57,10 @@ class Observer(ABC):
     def on_trial(self, trial: Trial, weights: Weights) -> None:
         """A trial was told; `weights` are its trained state, where the evaluator gives any."""
 
+    @abstractmethod
+    def on_failure(self, failure: Failure) -> None:
+        """The inner search of a trial came to no architecture."""
+
 
 @final
 class Unobserved(Observer):
@@ -61,6 +70,9 @@ class Unobserved(Observer):
         """Nothing."""
 
     def on_trial(self, trial: Trial, weights: Weights) -> None:
+        """Nothing."""
+
+    def on_failure(self, failure: Failure) -> None:
         """Nothing."""
 
 
@@ -86,6 +98,7 @@ class Study:
     """One search, recorded under its name in a storage, that can be stopped and resumed at any time.
 
     `configuration` is kept with the study as JSON; a study of another configuration is refused.
+    `folder` is where inner searches keep their checkpoints; without one, they begin anew.
     """
 
     name: str
@@ -98,6 +111,7 @@ class Study:
     threads: int = 1
     pruner: Pruner = Never()
     configuration: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
+    folder: Path | None = None
     metrics: Mapping[str, Metric] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,6 +131,12 @@ class Study:
         elif known != self.configuration:
             raise StorageError(_difference(self.name, known, self.configuration))
         return Record(self.storage, study_id, self.problem)
+
+    def checkpoints(self) -> Checkpoints:
+        """Where the inner searches of its trials keep how they stand."""
+        identity = [dict(self.configuration), self.seed, repr(self.searcher), self.device]
+        folder = None if self.folder is None else self.folder / "checkpoints"
+        return Checkpoints(folder, json.dumps(identity, sort_keys=True))
 
     def _create(self) -> int:
         directions = [
@@ -145,6 +165,8 @@ class Study:
         """
         record = record or self.open()
         run = _Run(self, record, budget, observer or Unobserved(), Curves(record, self.seed))
+        record.refresh()
+        run.checkpoints.remove_told({trial.number for trial in record.history})
         with renewed(run.renew, run.record.run):
             while run.step():
                 pass
@@ -186,20 +208,25 @@ class _Run:
     budget: Budget
     observer: Observer
     curves: Curves
+    checkpoints: Checkpoints = field(init=False)
     began: float = field(default_factory=time.monotonic)
     curve: list[dict[str, float]] = field(default_factory=list)
     cost: float = 0.0
     paid: int = 0  # trials that cost something
     summed: int = 0
+    failed: int = 0  # failures that were summed
     reused_in_a_row: int = 0
-    working: Claim | None = None
+    working: Opened | Claim | None = None
+
+    def __post_init__(self) -> None:
+        self.checkpoints = self.study.checkpoints()
 
     def renew(self) -> None:
         """Renew the lease of the trial that is being worked on; called from a thread of its own."""
-        claim = self.working
-        if claim is not None:
+        held = self.working
+        if held is not None:
             with suppress(UpdateFinishedTrialError):
-                self.record.renew(claim)
+                self.record.renew(held)
 
     def step(self) -> bool:
         """Work on one trial, or wait for others; False where the search is over."""
@@ -210,23 +237,35 @@ class _Run:
         if self._spent_seconds() or self._spent_cost():
             return False
         if lost is not None:
-            number, trial = lost
-            text = trial.user_attrs["architecture"]
-            architecture = self.study.problem.space.parse(text)
-            proposal = Proposal(architecture, trial.user_attrs.get("notes", {}), trial.system_attrs)
-            claim = self.record.retry(proposal, number)
-            if claim is not None:
-                self._work(claim, losses=self.record.losses(number))
-            return True
+            return self._retry(*lost)
         place = self.record.size
         if (limit is not None and place >= limit) or self._is_cost_promised():
             return self._wait()
-        next_one = self._propose(place)
-        if next_one is None:
+        match self._propose(place):
+            case None:
+                return self._wait()
+            case InnerSearch() as search:
+                self._search(self.record.open(place), search, losses=0)
+            case proposal:
+                self._work(self.record.claim(proposal, place), losses=0)
+        return True
+
+    def _retry(self, number: int, trial: FrozenTrial) -> bool:
+        """Work on a lost trial again, from its search where it had no architecture yet."""
+        losses, said = self.record.losses(number), trial.user_attrs
+        proposed: Proposal | InnerSearch | None
+        if "architecture" in said:
+            architecture = self.study.problem.space.parse(said["architecture"])
+            notes, cost = said.get("notes", {}), said.get("search_cost", {})
+            proposed = Proposal(architecture, notes, trial.system_attrs, cost)
+        else:
+            proposed = self._propose(self.record.place(number))
+        if proposed is None:
             return self._wait()
-        claim = self.record.claim(next_one, place)
-        if claim is not None:
-            self._work(claim, losses=0)
+        if isinstance(proposed, InnerSearch):
+            self._search(self.record.reopen(number), proposed, losses=losses)
+        else:
+            self._work(self.record.retry(proposed, number), losses=losses)
         return True
 
     def _spent_seconds(self) -> bool:
@@ -240,6 +279,9 @@ class _Run:
             self.paid += trial.cost > 0
             self.reused_in_a_row = self.reused_in_a_row + 1 if trial.reused is not None else 0
         self.summed = len(trials)
+        failures = self.record.history.failures
+        self.cost += sum(failure.cost for failure in failures[self.failed :])
+        self.failed = len(failures)
         if self.budget.cost is None:
             return False
         return self.cost >= self.budget.cost or self.reused_in_a_row >= MOST_REUSED_IN_A_ROW
@@ -268,30 +310,76 @@ class _Run:
             progress=self.observer.on_progress,
         )
 
-    def _propose(self, place: int) -> Proposal | None:
+    def _propose(self, place: int) -> Proposal | InnerSearch | None:
         history = self.record.history
         return self.study.searcher.propose(self.study.problem, history, self._context(place))
 
-    def _work(self, claim: Claim, *, losses: int) -> None:
-        """Evaluate a claim and tell what came of it."""
+    def _work(self, claim: Claim | None, *, losses: int) -> None:
+        """Evaluate a claim and tell what came of it; None is a trial that another worker has."""
+        if claim is not None:
+            with self._holding(claim):
+                self._evaluate(claim, losses, time.monotonic())
+
+    def _search(self, opened: Opened | None, search: InnerSearch, *, losses: int) -> None:
+        """Do the search that a trial was opened for, and evaluate what it finds."""
+        if opened is None:
+            return
         began = time.monotonic()
-        weights: Weights = None
+        with self._holding(opened):
+            found = self._searched(opened, search, losses)
+            if isinstance(found, Claim):
+                self._evaluate(found, losses, began)
+            else:
+                failure = replace(found, seconds=time.monotonic() - began)
+                if self.record.fail(opened, failure):
+                    self.observer.on_failure(failure)
+                self.checkpoints.at(opened.place).remove()
+
+    @contextmanager
+    def _holding(self, held: Opened | Claim) -> Iterator[None]:
+        """Hold a trial while it is worked on; whatever interrupts that closes it, to be retried."""
         try:
-            self.working = claim
-            trial, weights = self._result(claim, losses)
+            self.working = held
+            yield
         except KeyboardInterrupt:
-            self.record.close(claim.trial_id, "interrupted")
+            self.record.close(held.trial_id, "interrupted")
             raise
+        except UpdateFinishedTrialError:  # the trial was lost to another worker
+            self.record.close(held.trial_id, "lost")
         except Exception as error:
-            self.record.close(claim.trial_id, f"error: {type(error).__name__}: {error}"[:2000])
-            error.add_note(f"in trial {claim.place}")
+            self.record.close(held.trial_id, f"error: {type(error).__name__}: {error}"[:2000])
+            error.add_note(f"in trial {held.place}")
             raise
         finally:
             self.working = None
-        seconds = time.monotonic() - began
-        trial = replace(trial, seconds=seconds)
+
+    def _evaluate(self, claim: Claim, losses: int, began: float) -> None:
+        trial, weights = self._result(claim, losses)
+        trial = replace(trial, seconds=time.monotonic() - began)
+        self.working = None
         if self.record.tell(claim, trial, self.curve):
             self.observer.on_trial(trial, weights)
+        self.checkpoints.at(claim.place).remove()
+
+    def _searched(self, opened: Opened, search: InnerSearch, losses: int) -> Claim | Failure:
+        """What an inner search comes to; its architecture is put into the trial."""
+        if losses >= MOST_LOSSES:
+            reason = f"its worker died {losses} times while searching, without getting further"
+            return Failure(opened.place, reason)
+        context = replace(
+            self._context(opened.place),
+            report=lambda step, row: self.record.report_search(opened, step, row),
+            note=lambda name, value: self.record.note(opened, f"{NOTE}{name}", value),
+            checkpoint=self.checkpoints.at(opened.place),
+        )
+        found = search.run(context)
+        if isinstance(found, Failed):
+            return Failure(opened.place, found.reason, self._inner_cost(found))
+        return self.record.name(opened, found)
+
+    def _inner_cost(self, found: Proposal | Failed) -> float:
+        """What a search cost in the evaluator's unit; 0 where it is counted in others."""
+        return found.cost.get(self.study.evaluator.cost_unit, 0.0)
 
     def _result(self, claim: Claim, losses: int) -> tuple[Trial, Weights]:
         self.curve = []
@@ -358,7 +446,7 @@ class _Run:
             pruned=pruned,
             notes=dict(claim.proposal.notes),
             system_attributes=dict(claim.proposal.system_attributes),
-            cost=evaluation.cost,
+            cost=evaluation.cost + self._inner_cost(claim.proposal),
             reused=reused,
         )
 

@@ -24,7 +24,7 @@ from nas.problem import Problem
 from nas.progress import Watched
 from nas.study import Budget, Observer, Weights
 from nas.task import Metric
-from nas.trial import Trial
+from nas.trial import Failure, Trial
 
 PLAIN_WIDTH = 120  # of tables where there is no terminal
 
@@ -49,6 +49,11 @@ class _Bars:
             said = describe(trial, self.problem, self.metrics)
             self.notice(f"trial {trial.number}: {said}; best {best}")
 
+    def fail(self, failure: Failure) -> None:
+        """Move the bar of the study past a search that came to nothing."""
+        self.progress.update(self.whole, advance=1)
+        self.notice(f"trial {failure.number}: no architecture ({failure.reason})")
+
     def notice(self, sentence: str) -> None:
         """A line above the bars."""
         self.progress.console.print(sentence, highlight=False, soft_wrap=True)
@@ -71,6 +76,11 @@ class ProgressObserver(Observer):
         """Move the bar of the study."""
         self.bars.tell(trial)
         self._inner(0, 1, f"after trial {trial.number}", visible=bool(self.worker))
+
+    def on_failure(self, failure: Failure) -> None:
+        """Move the bar of the study, and say why there is no architecture."""
+        self.bars.fail(failure)
+        self._inner(0, 1, f"after trial {failure.number}", visible=bool(self.worker))
 
     def _inner(self, done: int, total: int, what: str, *, visible: bool) -> None:
         self.bars.progress.update(

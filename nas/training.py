@@ -135,7 +135,7 @@ def train(network: nn.Module, task: Task, recipe: Recipe, context: Context) -> T
     model = Scaled(network, task.scaling)
     device = torch_device(context.device)
     noise = context.stream("training").getrandbits(32)
-    with threads(context.threads), seeded(noise, context.device), _repeatable(device):
+    with threads(context.threads), seeded(noise, context.device), repeatable(device):
         run = _Run(model, task, recipe, context, device, parts_of(network))
         try:
             return run.all_epochs()
@@ -312,7 +312,7 @@ def _index(device: torch.device) -> int:
 
 
 @contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
+def repeatable(device: torch.device) -> Iterator[None]:
     """CuDNN held to algorithms that repeat themselves, on a CUDA device."""
     if device.type != "cuda":
         yield

@@ -35,6 +35,16 @@ class Trial:
         return self.infeasible is None and not self.pruned
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A trial whose inner search came to no architecture, and why. It holds its place, and its cost."""
+
+    number: int
+    reason: str
+    cost: float = 0.0
+    seconds: float = 0.0
+
+
 class Index(Protocol):
     """Whatever is to be told every finished trial once, in the order in which they finished."""
 
@@ -48,13 +58,16 @@ Kept = TypeVar("Kept", bound=Index)
 class History:
     """The finished trials in the order in which they finished, indexed as they come.
 
-    `key` maps an architecture to the text under which equal functions meet. Adding a trial and
+    `key` maps an architecture to the text under which equal functions meet. `running` are the
+    architectures that other workers evaluate, as far as they are known; `failures` the trials that came
+    to none, which are not among `trials`. Adding a trial and
     looking one up take time that does not grow with their number.
     """
 
     def __init__(self, key: Callable[[Architecture], str] = str) -> None:
         self.trials: list[Trial] = []
         self.completed: list[Trial] = []
+        self.failures: list[Failure] = []
         self.running: list[Architecture] = []
         self._key = key
         self._by_number: dict[int, Trial] = {}

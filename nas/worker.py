@@ -20,7 +20,7 @@ import torch
 from nas.errors import NasgramError
 from nas.searching import opened, read_study
 from nas.study import Observer, Weights
-from nas.trial import Trial
+from nas.trial import Failure, Trial
 from nas.workers import Order
 
 INTERRUPTED = 130
@@ -126,6 +126,10 @@ class _Speaker(Observer):
     def on_trial(self, trial: Trial, weights: Weights) -> None:
         self.spoke = 0.0
         self.say("told", trial.number)
+
+    def on_failure(self, failure: Failure) -> None:
+        self.spoke = 0.0
+        self.say("told", failure.number)
 
 
 @final

@@ -102,7 +102,8 @@ def _wanted(configuration: StudyConfiguration, record: Record) -> int:
     most = configuration.budget.trials
     if most is None:
         return configuration.workers
-    return min(configuration.workers, most - sum(t.number < most for t in record.history))
+    numbers = [t.number for t in record.history] + [f.number for f in record.history.failures]
+    return min(configuration.workers, most - sum(number < most for number in numbers))
 
 
 @dataclass
@@ -157,11 +158,13 @@ class _Crew:
     reports: SimpleQueue[Report] = field(default_factory=SimpleQueue)
     tellers: dict[int, int] = field(default_factory=dict)  # a trial's number -> who told it
     shown: int = 0
+    failures_shown: int = 0
     shown_at: float = 0.0
     deaths_in_a_row: int = 0
 
     def run(self, count: int) -> None:
         self.shown = len(self.record.history)
+        self.failures_shown = len(self.record.history.failures)
         for index in range(count):
             self.workers.append(self._start(index))
         while any(worker.is_running for worker in self.workers):
@@ -255,6 +258,9 @@ class _Crew:
             self.shown += 1
             teller = self.tellers.pop(trial.number, 0)
             self.watched.observers[teller].on_trial(trial, None)
+        for failure in self.record.history.failures[self.failures_shown :]:
+            self.failures_shown += 1
+            self.watched.observers[self.tellers.pop(failure.number, 0)].on_failure(failure)
 
 
 def _cause(code: int) -> str:

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.architecture import read
 from nas.configuration import PartConfiguration, SearchConfiguration, StudyConfiguration
-from nas.dashboard_notes import Notes, Trials, Units, best_trials, curve, escaped, fenced
+from nas.dashboard_notes import Notes, Trials, Units, best_trials, curve, escaped, fenced, search_curve
 from nas.lease import lease
 from nas.problem import Objective
 from nas.study import Budget
@@ -65,6 +65,24 @@ def test_a_running_trial_shows_who_is_at_it_and_what_was_reported() -> None:
     running.intermediate_values = {1: 50.0, 2: 70.0}
     assert "curve.svg?points=2" in note(running)
     assert [row["step"] for row in curve(running)] == [1, 2]
+
+
+def test_a_trial_in_its_search_shows_how_far_that_is() -> None:
+    searching = trial(state=TrialState.RUNNING, lease=lease(), **{"search:2": {"train_loss": 0.5}})
+    del searching.user_attrs["architecture"]
+    searching.user_attrs["search:10"] = {"train_loss": 0.4}
+    assert "searching for its architecture" in note(searching)
+    assert "![Search of trial 0](/nasgram/trials/0/search.svg?points=2)" in note(searching)
+    assert [row["step"] for row in search_curve(searching)] == [2, 10]
+    assert "architecture.svg" not in note(searching)
+
+
+def test_a_search_that_came_to_nothing_says_why() -> None:
+    result = {"metrics": {}, "infeasible": "train_loss is nan", "cost": 3.0, "seconds": 1.0}
+    failed = trial(state=TrialState.FAIL, evaluation=result)
+    del failed.user_attrs["architecture"]
+    assert note(failed).startswith("**Infeasible:** train\\_loss is nan")
+    assert "architecture.svg" not in note(failed)
 
 
 def test_a_running_trial_whose_worker_is_gone_is_told_as_lost() -> None:

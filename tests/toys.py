@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
+from nas.arrays import classification
 from nas.evaluation import Context, Evaluation, Evaluator
 from nas.grammar import Rule, terminal
 from nas.problem import Objective, Problem
 from nas.space import SearchSpace, Signature
-from nas.task import Metric
+from nas.task import Metric, Task
 
 
 def letters(length: int = 6, options: str = "abcde") -> SearchSpace:
@@ -124,6 +126,47 @@ class Hashed(Evaluator):
         self, problem: Problem, architecture: Architecture, weights: Mapping[str, Tensor] | None
     ) -> Mapping[str, float]:
         return {}
+
+
+def mixed(edges: int = 2) -> SearchSpace:
+    """Edges one after the other, linear maps of kinds, an identity, or zeros: a space that relaxes."""
+
+    def infer(spec: Signature, *children):
+        for child in children:
+            child(spec.input[0])
+        return spec.output
+
+    def build(spec: Signature, *children):
+        made = [child(spec.input[0])[0] for child in children]
+        return nn.Sequential(*made, nn.Linear(spec.input[0], spec.output[0]))
+
+    def linear(*others):
+        return lambda width: nn.Sequential(nn.Linear(width, width), *(o(width) for o in others))
+
+    class Zero(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 0
+
+    def same(name, build, weight=1.0):
+        return Rule(name, {}, lambda width: width, build, weight)
+
+    edge = [
+        same("none", lambda width: Zero(), 0.0),
+        same("skip_connect", lambda width: nn.Identity()),
+        same("tanh", linear(lambda width: nn.Tanh())),
+        same("norm", linear(lambda width: nn.BatchNorm1d(width), lambda width: nn.ReLU())),
+        same("dropout", linear(lambda width: nn.Dropout(0.2))),
+    ]
+    roles = {f"e{i}": "Edge" for i in range(edges)}
+    rules = {"Net": [Rule("net", roles, infer, build)], "Edge": edge}
+    return SearchSpace("Net", rules, Signature((4,), (2,)), name="mixed")
+
+
+def blobs() -> Task:
+    """Two classes of points in four dimensions, 60 of them."""
+    rng = np.random.default_rng(0)
+    classes = np.arange(60) % 2
+    return classification("blobs", rng.normal(0, 1, (60, 4)) + classes[:, None], classes)
 
 
 def problem(space: SearchSpace | None = None, **limits: float) -> Problem:

@@ -8,11 +8,14 @@ from itertools import islice
 import pytest
 
 from nas import registry
+from nas.errors import NasgramError
+from nas.evaluation import Context
 from nas.grammar import Misfit, Rule, terminal, values
 from nas.problem import Objective, Problem
 from nas.space import SearchSpace, Signature
 from nas.storage import open_storage
 from nas.study import Budget, Study
+from nas.trial import History
 from nas.variation import crossover, mutate, neighbors
 from tests.toys import Hashed
 
@@ -60,6 +63,10 @@ def test_neighbors_differ_in_one_choice(parent):
 def test_searchers_get_through_the_whole_space(searcher):
     problem = Problem(GROWING, (Objective("score", "maximize"),))
     made = registry.make("searcher", searcher)
+    try:
+        made.propose(problem, History(), Context())
+    except NasgramError as refusal:  # in a sentence, as the searcher contract asks
+        pytest.skip(str(refusal))
     trials = Study("s", problem, made, Hashed(), open_storage("memory")).run(Budget(trials=60))
     assert {t.architecture for t in trials} == set(ALL)
 

@@ -112,6 +112,9 @@ def test_stopped_by_hand_the_study_is_whole_and_goes_on_identically(storage):
             if trial.number == 2:
                 raise KeyboardInterrupt
 
+        def on_failure(self, failure):
+            pass
+
     whole = study(open_storage("memory")).run(Budget(trials=6))
     with pytest.raises(KeyboardInterrupt):
         study(storage).run(Budget(trials=6), Stopping())

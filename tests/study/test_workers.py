@@ -96,6 +96,9 @@ class Watching(Observer):
         if len(self.trials) == self.stop_at:
             raise KeyboardInterrupt
 
+    def on_failure(self, failure):
+        pass
+
 
 @pytest.mark.parametrize("storage", ["journal", pytest.param("sqlite", marks=pytest.mark.slow)])
 def test_workers_make_exactly_the_trials_that_one_would_have_made(tmp_path, storage):
