@@ -56,10 +56,12 @@ class OpenPlace:
 
     def refusal(self, reason: str) -> SearchSpaceError:
         """The error that this place cannot be relaxed."""
-        example = f', such as {{"{self.path}": "{next(iter(self.options))}"}}' if self.options else ""
+        out = "search the space by drawing, as regularized_evolution does"
+        if self.options:
+            out = f'fix it, such as {{"{self.path}": "{next(iter(self.options))}"}}'
         return SearchSpaceError(
             f'the choice "{self.path or self.symbol}" of {self.title} cannot be relaxed: {reason}; '
-            f"fix it{example}."
+            f"{out}."
         )
 
 
