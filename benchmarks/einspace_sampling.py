@@ -7,9 +7,9 @@ imports (einops, positional-encodings, psutil, seaborn, sympy, scipy) must be in
 only our own figures are measured. One thread, CPU seconds.
 
 Both sides draw at p(C) = 0.32 for 3x32x32, ours with at most 200 nodes and 5,000 instances. The
-published sampler has no such limits: it is begun anew after 2,000 nodes, wasted ones included, or 20 seconds, and
-where it drew more than 200 nodes, which makes it faster. Its messages are not printed. What Python
-holds when all is imported is frozen, so that collecting garbage does not walk through it.
+published sampler has no such limits: it is begun anew after 2,000 nodes, wasted ones included, or 20
+seconds, and where it drew more than 200 nodes, which makes it faster. Its messages are not printed.
+What Python holds when all is imported is frozen, so that collecting garbage does not walk through it.
 """
 
 from __future__ import annotations
