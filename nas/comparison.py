@@ -13,7 +13,7 @@ import math
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,9 @@ Table = Mapping[str, Any]  # Any: values of a TOML table
 
 @dataclass(frozen=True)
 class Protocol:
-    """A comparison: one problem, several searchers, the same seeds and budget for each.
+    """A comparison: one problem, several searchers, the same seeds for each, and a budget.
 
-    `baseline` is how many random architectures, one a seed, are evaluated without selection.
+    `budgets` are those of searchers that have one of their own, by label. `baseline` is how many random architectures, one a seed, are evaluated without selection.
     `storage` is "journal" (a run that is killed goes on where it was) or "memory" (it begins anew).
     """
 
@@ -53,6 +53,7 @@ class Protocol:
     storage: str = "journal"
     device: str = "cpu"
     threads: int = 1
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
 
     @classmethod
     def read(cls, tables: Table) -> Protocol:
@@ -74,20 +75,21 @@ class Protocol:
         )
         if not listed:
             raise ConfigurationError('"seeds" of [protocol] is empty; give a number or a list.')
-        limits = {k: convert(head[k], t, f'"{k}"') for k, t in BUDGETS.items() if k in head}
+        searchers, budgets = _searchers(tables.get("searcher", []))
         storage = head.get("storage", "journal")
         if storage not in ("journal", "memory"):
             raise ConfigurationError(unknown(str(storage), "a storage", ("journal", "memory")))
         return cls(
             name=convert(head["name"], str, '"name"'),
             search=SearchConfiguration.read(rest),
-            searchers=_searchers(tables.get("searcher", [])),
+            searchers=searchers,
             seeds=listed,
-            budget=Budget(**limits),
+            budget=_budget({k: v for k, v in head.items() if k in BUDGETS}),
             baseline=convert(head.get("baseline", len(listed)), int, '"baseline"'),
             storage=storage,
             device=convert(head.get("device", "cpu"), str, '"device"'),
             threads=convert(head.get("threads", 1), int, '"threads"'),
+            budgets=budgets,
         )
 
     def tables(self) -> dict[str, Any]:  # Any: TOML values
@@ -95,11 +97,15 @@ class Protocol:
         counted = self.seeds == tuple(range(len(self.seeds)))
         seeds = len(self.seeds) if counted else list(self.seeds)
         head: dict[str, Any] = {"name": self.name, "seeds": seeds}  # Any: as above
-        head |= {k: v for k, v in vars(self.budget).items() if v is not None}
+        head |= _limits(self.budget)
         head |= {"baseline": self.baseline, "storage": self.storage}
         head |= {"device": self.device, "threads": self.threads}
         search = {k: v for k, v in self.search.tables().items() if k not in ("seed", "searcher")}
-        listed = [{"label": label, **part.table()} for label, part in self.searchers.items()]
+        own = {label: {"budget": _limits(budget)} for label, budget in self.budgets.items()}
+        listed = [
+            {"label": label, **own.get(label, {}), **part.table()}
+            for label, part in self.searchers.items()
+        ]
         return {"protocol": head, **search, "searcher": listed}
 
     def runs(self) -> Iterator[Run]:
@@ -109,7 +115,8 @@ class Protocol:
             yield self._run(SAMPLING, replace(draws, seed=seed), Budget(trials=1))
         for seed in self.seeds:
             for label, part in self.searchers.items():
-                yield self._run(label, replace(self.search, searcher=part, seed=seed), self.budget)
+                budget = self.budgets.get(label, self.budget)
+                yield self._run(label, replace(self.search, searcher=part, seed=seed), budget)
 
     def _run(self, label: str, search: SearchConfiguration, budget: Budget) -> Run:
         return Run(label, search, budget, self.device, self.threads)
@@ -118,18 +125,35 @@ class Protocol:
 BUDGETS = {"trials": int, "cost": float}
 
 
-def _searchers(listed: Any) -> dict[str, PartConfiguration]:  # Any: checked here
+def _budget(table: Any) -> Budget:  # Any: checked here
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"budget is {table!r}; it takes a table, such as {{ trials = 1 }}.")
+    for key in table:
+        if key not in BUDGETS:
+            raise ConfigurationError(unknown(key, "a limit of a run", BUDGETS))
+    return Budget(**{k: convert(v, BUDGETS[k], f'"{k}"') for k, v in table.items()})
+
+
+def _limits(budget: Budget) -> dict[str, float]:
+    return {k: v for k, v in vars(budget).items() if v is not None}
+
+
+def _searchers(listed: Any) -> tuple[dict[str, PartConfiguration], dict[str, Budget]]:  # Any: as above
+    """The searchers by label, and the budgets of those that have their own."""
     if not isinstance(listed, list) or not listed:
         raise ConfigurationError("a protocol needs a [[searcher]] for each one to compare.")
     found: dict[str, PartConfiguration] = {}
+    budgets: dict[str, Budget] = {}
     for table in listed:
         part = PartConfiguration.read(table, "searcher")
         label = str(part.settings.get("label", part.name))
         if label in found or label == SAMPLING:
             raise ConfigurationError(f'two runs are called "{label}"; give one another label = "...".')
-        rest = {k: v for k, v in part.settings.items() if k != "label"}
+        if "budget" in part.settings:
+            budgets[label] = _budget(part.settings["budget"])
+        rest = {k: v for k, v in part.settings.items() if k not in ("label", "budget")}
         found[label] = PartConfiguration(part.name, rest)
-    return found
+    return found, budgets
 
 
 @dataclass(frozen=True)
