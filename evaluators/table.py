@@ -13,6 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, final
 
+import numpy as np
 from torch import Tensor
 
 from nas import registry
@@ -39,9 +40,11 @@ class Table(Evaluator):
     """NAS-Bench-201's accuracies in % and training seconds, looked up by the benchmark's own text.
 
     `accuracy` is on validation data; only `test` reads test accuracy. Both are means over the
-    benchmark's seeds after 200 epochs, or after the separate schedule of 12. It is not shared between
-    equal functions: the benchmark trained each by itself. `validation_column` and `test_column` name
-    other columns of the file; `path` is that of nb201.npz, looked for among the data sets if not given.
+    benchmark's seeds after 200 epochs, or after the separate schedule of 12. `rank` is that of the
+    accuracy among all cells of the table, 1 for the best; equal cells share the best rank. Neither is
+    shared between equal functions: the benchmark trained each by itself. `validation_column` and
+    `test_column` name other columns of the file; `path` is that of nb201.npz, looked for among the data
+    sets if not given.
     """
 
     path: Path | None = None
@@ -70,10 +73,10 @@ class Table(Evaluator):
         return 0
 
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
-        accuracy = Metric("accuracy", "%", "maximize")
+        accuracy, rank = Metric("accuracy", "%", "maximize"), Metric("rank", "1", "minimize")
         if "train_seconds" in self._columns:
-            return accuracy, Metric("train_seconds", "s", "minimize")
-        return (accuracy,)
+            return accuracy, rank, Metric("train_seconds", "s", "minimize")
+        return accuracy, rank
 
     def evaluate(self, problem: Problem, architecture: Architecture, context: Context) -> Evaluation:
         row = self._row(problem, architecture)
@@ -90,7 +93,9 @@ class Table(Evaluator):
     ) -> Mapping[str, float]:
         wanted = self.test_column or f"{PREFIX[self.dataset]}_test{self.epochs}"
         column, row = _column(self._file, wanted), self._row(problem, architecture)
-        return {"accuracy": column[row]} if row is not None and math.isfinite(column[row]) else {}
+        if row is None or not math.isfinite(column[row]):
+            return {}
+        return {"accuracy": column[row], "rank": _ranks(self._file, wanted)[row]}
 
     @cached_property
     def _file(self) -> Path:
@@ -103,7 +108,8 @@ class Table(Evaluator):
         """The columns shown to a search, by metric."""
         prefix = PREFIX[self.dataset]
         usual = VALIDATION.get((self.dataset, self.epochs), f"{prefix}_val{self.epochs}")
-        found = {"accuracy": _column(self._file, self.validation_column or usual)}
+        name = self.validation_column or usual
+        found = {"accuracy": _column(self._file, name), "rank": _ranks(self._file, name)}
         seconds = f"{prefix}_train_seconds200" if self.epochs == 200 else f"{prefix}_seconds12"
         if seconds in _arrays(self._file):
             found["train_seconds"] = _column(self._file, seconds)
@@ -144,6 +150,15 @@ def _column(path: Path, name: str) -> tuple[float, ...]:
         shown = [n for n in fitting if "test" not in n or "test" in name]
         raise DataError(unknown(name, f'a column of "{path}"', shown))
     return tuple(map(float, arrays[name]))
+
+
+@cache
+def _ranks(path: Path, name: str) -> tuple[float, ...]:
+    """The rank of every row by a column, 1 for the largest; nan where it has no number."""
+    values = np.asarray(_column(path, name))
+    above = np.sort(values[np.isfinite(values)])[::-1]
+    ranks = 1.0 + np.searchsorted(-above, -values)
+    return tuple(np.where(np.isfinite(values), ranks, np.nan).tolist())
 
 
 @cache

@@ -2,7 +2,9 @@
 
 `compare` runs what a protocol.toml says and writes, into ``results/benchmarks/NAME``, the protocol,
 `runs.csv` (a row a run, written as it ends, so that a stopped comparison goes on), `anytime.csv` (the
-best so far at every improvement) and `report.md`.
+best so far at every improvement), `scores.csv` (what runs found, scored anew) and `report.md`.
+
+Protocol, runs, and the files they go on from are kept together, which is why the file is long.
 """
 
 from __future__ import annotations
@@ -11,19 +13,20 @@ import csv
 import json
 import math
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomli_w
 
+from nas import comparison_scores
 from nas import configuration as config
 from nas.comparison_report import write_report
 from nas.configuration import Made, PartConfiguration, SearchConfiguration
-from nas.conversion import convert
+from nas.conversion import convert, plain
 from nas.errors import ConfigurationError, StorageError, unknown
 from nas.progress import WatchOne, unwatched
 from nas.storage import open_storage
@@ -34,13 +37,17 @@ RESULTS = Path("results")
 SAMPLING = "random_sampling"
 KEYS = ("name", "seeds", "trials", "cost", "baseline", "storage", "device", "threads")
 Table = Mapping[str, Any]  # Any: values of a TOML table
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Protocol:
     """A comparison: one problem, several searchers, the same seeds for each, and a budget.
 
-    `budgets` are those of searchers that have one of their own, by label. `baseline` is how many random architectures, one a seed, are evaluated without selection.
+    `budgets` are those of searchers that have one of their own, by label. `scores` are evaluators, by
+    label, that score what every run found, when it is over and at no cost. `baseline` is how many
+    random architectures, one a seed, are evaluated without selection.
     `storage` is "journal" (a run that is killed goes on where it was) or "memory" (it begins anew).
     """
 
@@ -54,6 +61,7 @@ class Protocol:
     device: str = "cpu"
     threads: int = 1
     budgets: Mapping[str, Budget] = field(default_factory=dict)
+    scores: Mapping[str, PartConfiguration] = field(default_factory=dict)
 
     @classmethod
     def read(cls, tables: Table) -> Protocol:
@@ -64,7 +72,7 @@ class Protocol:
         for key in head:
             if key not in KEYS:
                 raise ConfigurationError(unknown(key, "an option of [protocol]", KEYS))
-        rest = {k: v for k, v in tables.items() if k not in ("protocol", "searcher")}
+        rest = {k: v for k, v in tables.items() if k not in ("protocol", "searcher", "score")}
         if "seed" in rest:
             raise ConfigurationError('"seed" is no option of a protocol; give [protocol] seeds.')
         seeds = head.get("seeds", 3)
@@ -90,6 +98,7 @@ class Protocol:
             device=convert(head.get("device", "cpu"), str, '"device"'),
             threads=convert(head.get("threads", 1), int, '"threads"'),
             budgets=budgets,
+            scores=comparison_scores.read(tables.get("score", [])),
         )
 
     def tables(self) -> dict[str, Any]:  # Any: TOML values
@@ -106,7 +115,9 @@ class Protocol:
             {"label": label, **own.get(label, {}), **part.table()}
             for label, part in self.searchers.items()
         ]
-        return {"protocol": head, **search, "searcher": listed}
+        scores = [{"label": label, **part.table()} for label, part in self.scores.items()]
+        more = {"score": scores} if scores else {}
+        return {"protocol": head, **search, "searcher": listed, **plain(more)}
 
     def runs(self) -> Iterator[Run]:
         """Every run: the unselected draws, then the searchers, seed by seed."""
@@ -188,6 +199,7 @@ class Comparison:
     folder: Path
     runs: list[dict[str, Any]]  # Any: CSV cells
     anytime: list[dict[str, Any]]  # Any: as above
+    scores: list[dict[str, Any]] = field(default_factory=list)  # Any: as above
 
     def tables(self) -> dict[str, Any]:  # Any: JSON values
         """For scripts: the protocol, the folder and every run."""
@@ -195,6 +207,7 @@ class Comparison:
             "protocol": self.protocol.tables(),
             "folder": str(self.folder),
             "runs": self.runs,
+            **({"scores": self.scores} if self.scores else {}),
         }
 
 
@@ -216,17 +229,15 @@ def compare(
     left = [run for run in runs if run.key not in known]
     with watch() as step:
         step(len(runs) - len(left), len(runs), "runs")
-        for done, ended in enumerate(_ends(left, protocol, folder, jobs), len(runs) - len(left) + 1):
-            _append(folder / "anytime.csv", ended.anytime)
-            _append(folder / "runs.csv", [ended.row])
+        work = partial(_work, journals=folder / "journals" if protocol.storage == "journal" else None)
+        for done, end in enumerate(_done(work, left, jobs), len(runs) - len(left) + 1):
+            _append(folder / "anytime.csv", end.anytime)
+            _append(folder / "runs.csv", [end.row])
             step(done, len(runs), "runs")
     order = {run.key: i for i, run in enumerate(runs)}
-    comparison = Comparison(
-        protocol,
-        folder,
-        _ordered(folder / "runs.csv", order),
-        _ordered(folder / "anytime.csv", order),
-    )
+    ended = _ordered(folder / "runs.csv", order)
+    scores = _scores(protocol, folder, ended, jobs, watch)
+    comparison = Comparison(protocol, folder, ended, _ordered(folder / "anytime.csv", order), scores)
     objective = made.problem.objectives[0]
     metric = {m.name: m for m in made.evaluator.metrics(made.problem)}[objective.metric]
     write_report(comparison, objective, metric.unit, made.evaluator.cost_unit)
@@ -237,6 +248,8 @@ def _checked(protocol: Protocol) -> Made:
     """The parts, so that a wrong name is told before anything runs."""
     for part in protocol.searchers.values():
         made = config.make(replace(protocol.search, searcher=part))
+    for score in protocol.scores.values():
+        config.make(comparison_scores.searched(made.configuration, score))
     if len(made.problem.objectives) != 1:
         raise ConfigurationError("a comparison takes one objective; give one [[objective]].")
     return made
@@ -255,24 +268,42 @@ def _keep_protocol(protocol: Protocol, folder: Path) -> None:
 
 
 def _same_but_for_more(known: Table, given: Table) -> bool:
-    """Whether runs of the one protocol are runs of the other: seeds and searchers may be added."""
+    """Whether runs of one protocol are runs of the other: seeds, searchers, scores may be added."""
 
     def rest(tables: Table) -> dict[str, Any]:  # Any: TOML values
         head = {k: v for k, v in tables["protocol"].items() if k not in ("seeds", "baseline")}
-        return {**{k: v for k, v in tables.items() if k != "searcher"}, "protocol": head}
+        return {**{k: v for k, v in tables.items() if k not in added}, "protocol": head}
 
-    kept = all(searcher in given["searcher"] for searcher in known["searcher"])
+    added = ("searcher", "score")
+    kept = all(part in given.get(key, []) for key in added for part in known.get(key, []))
     return kept and json.dumps(rest(known), sort_keys=True) == json.dumps(rest(given), sort_keys=True)
 
 
-def _ends(left: Sequence[Run], protocol: Protocol, folder: Path, jobs: int) -> Iterator[Ended]:
-    journals = folder / "journals" if protocol.storage == "journal" else None
+def _scores(
+    protocol: Protocol, folder: Path, runs: list[dict[str, Any]], jobs: int, watch: WatchOne
+) -> list[dict[str, Any]]:  # Any: CSV cells
+    """What the runs found, scored by the protocol's scores; what is not yet scored is now."""
+    path = folder / "scores.csv"
+    made = _checked(protocol).configuration
+    wanted = {n: comparison_scores.searched(made, score) for n, score in protocol.scores.items()}
+    machine = protocol.device, protocol.threads
+    left = list(comparison_scores.missing(wanted, runs, _read(path), machine))
+    if left:
+        with watch() as step:
+            for done, rows in enumerate(_done(comparison_scores.Scoring.rows, left, jobs), 1):
+                _append(path, rows)
+                step(done, len(left), "scores")
+    return _rewritten(path, comparison_scores.last(_read(path), runs, list(wanted)))
+
+
+def _done(work: Callable[[Job], Result], left: Sequence[Job], jobs: int) -> Iterator[Result]:
+    """What comes of each piece of work, in `jobs` processes, as it is done."""
     if jobs == 1:
-        yield from (_work(run, journals) for run in left)
+        yield from map(work, left)
         return
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
-        futures = [pool.submit(_work, run, journals) for run in left]
+        futures = [pool.submit(work, piece) for piece in left]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -399,10 +430,14 @@ def _ordered(path: Path, order: Mapping[tuple[str, int], int]) -> list[dict[str,
         key = (row["searcher"], int(row["seed"]))
         if key in order:
             rows[(order[key], int(row["trials"]))] = row
-    kept = [rows[key] for key in sorted(rows)]
-    if kept:
+    return _rewritten(path, [rows[key] for key in sorted(rows)])
+
+
+def _rewritten(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:  # Any: as above
+    """The rows, in place of those that the file held."""
+    if rows:
         temporary = path.with_suffix(".part")
         temporary.unlink(missing_ok=True)
-        _append(temporary, kept)
+        _append(temporary, rows)
         temporary.replace(path)
-    return kept
+    return rows

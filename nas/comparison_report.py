@@ -14,6 +14,7 @@ from nas.statistics import mean, paired_difference, relative_improvement
 
 if TYPE_CHECKING:
     from nas.comparison import Comparison
+    from nas.study import Budget
 
 SAMPLING = "random_sampling"
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -24,7 +25,8 @@ def write_report(comparison: Comparison, objective: Objective, unit: str, cost_u
     """Write report.md, and anytime.svg where matplotlib is installed."""
     report = _Report(comparison, objective, unit, cost_unit)
     drawn = report.draw(comparison.folder / "anytime.svg")
-    text = "\n".join([*report.head(), *report.scores(), *report.pairs(), *report.anytime(drawn)])
+    parts = [report.head(), report.found(), report.pairs(), report.scores(), report.anytime(drawn)]
+    text = "\n".join(line for part in parts for line in part)
     (comparison.folder / "report.md").write_text(text + "\n", encoding="utf-8")
 
 
@@ -52,9 +54,12 @@ class _Report:
         """What was compared, and how to do it again."""
         protocol = self.comparison.protocol
         words = {"trials": "trials", "seconds": "seconds", "cost": self.cost_unit}
-        budget = ", ".join(
-            f"{v:g} {words[k]}" for k, v in vars(protocol.budget).items() if v is not None
-        )
+
+        def told(budget: Budget) -> str:
+            given = vars(budget).items()
+            return ", ".join(f"{v:g} {words[k]}" for k, v in given if v is not None)
+
+        own = "".join(f"; {label}: {told(b)}" for label, b in protocol.budgets.items())
         parts = [f"space `{_part(protocol.search.space)}`"]
         if protocol.search.task:
             parts.append(f"task `{_part(protocol.search.task)}`")
@@ -64,19 +69,20 @@ class _Report:
             f"# Comparison {protocol.name}",
             "",
             f"{', '.join([*parts, *limits])}. Objective: {self.objective.metric}{self.unit}, "
-            f"{self.objective.direction}. Each searcher: {len(protocol.seeds)} seeds, {budget} a run.",
+            f"{self.objective.direction}. Each searcher: {len(protocol.seeds)} seeds, "
+            f"{told(protocol.budget)} a run{own}.",
             "",
             f"Regenerate with `nas compare {self.comparison.folder / 'protocol.toml'}`.",
             "",
         ]
 
-    def scores(self) -> list[str]:
+    def found(self) -> list[str]:
         """A row a searcher: validation, test, and relative improvement over random sampling."""
         sampled = self.values(SAMPLING, self.column)
         rows = [
-            f"| searcher | n | mean cost | validation {self.objective.metric} | {self.column} | std "
-            "| relative improvement % |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
+            f"| searcher | n | mean cost | mean seconds | validation {self.objective.metric} "
+            f"| {self.column} | std | relative improvement % |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         for label in (SAMPLING, *self.labels):
             scores = self.values(label, self.column)
@@ -90,6 +96,7 @@ class _Report:
                 label,
                 str(len(scores)),
                 f"{np.mean(self.values(label, 'cost')):.4g}" if scores else "",
+                f"{np.mean(self.values(label, 'seconds')):.4g}" if scores else "",
                 str(mean(self.values(label, self.objective.metric))),
                 str(mean(scores)),
                 f"{spread:.4g}",
@@ -126,6 +133,26 @@ class _Report:
             wins = sum(self.objective.sign * (own[s] - others[s]) > 0 for s in seeds)
             lines.append(f"| {label} | {difference} | {wins} of {len(seeds)} |")
         return [*lines, ""]
+
+    def scores(self) -> list[str]:
+        """A row a searcher: what further evaluators say of the architectures that were found."""
+        rows = [r for r in self.comparison.scores if math.isfinite(float(r["value"]))]
+        if not rows:
+            return []
+        columns = list(dict.fromkeys((r["score"], r["split"], r["metric"]) for r in rows))
+        heads = [f"{score}: {split} {metric}" for score, split, metric in columns]
+        lines = ["## What was found, scored anew", "", f"| searcher | {' | '.join(heads)} |"]
+        lines.append("| --- |" + " --- |" * len(columns))
+        for label in (SAMPLING, *self.labels):
+            of = [r for r in rows if r["searcher"] == label]
+            cells = [
+                [float(r["value"]) for r in of if (r["score"], r["split"], r["metric"]) == column]
+                for column in columns
+            ]
+            means = [str(mean(cell)) for cell in cells]
+            lines.append(f"| {label} | " + " | ".join(means) + " |")
+        parts = [f"`{n}`: `{_part(p)}`" for n, p in self.comparison.protocol.scores.items()]
+        return [*lines, "", f"Not counted as cost. {'; '.join(parts)}. Means as above.", ""]
 
     def anytime(self, drawn: bool) -> list[str]:
         """The mean of the best so far at parts of the cost."""

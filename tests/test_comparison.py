@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas import comparison, registry
+from nas import comparison, comparison_scores, registry
 from nas.comparison import Protocol, compare
 from nas.configuration import PartConfiguration, SearchConfiguration
 from nas.errors import ConfigurationError, StorageError
@@ -148,6 +148,72 @@ def test_seeds_and_searchers_can_be_added_and_nothing_else_changed(protocol, tmp
         compare(protocol, results=tmp_path)
 
 
+def test_a_searcher_may_have_a_budget_of_its_own(protocol, tmp_path):
+    own = "population_size = 4\nbudget = { trials = 5 }"
+    protocol.write_text(protocol.read_text().replace("population_size = 4", own))
+    done = compare(protocol, results=tmp_path)
+    trials = {r["searcher"]: int(r["trials"]) for r in done.runs}
+    assert trials["evolution"] == 5
+    assert trials["random"] >= 12
+    assert "evolution: 5 trials" in (done.folder / "report.md").read_text()
+    again = compare(done.folder / "protocol.toml", results=tmp_path / "again")
+    assert [r["architecture"] for r in again.runs] == [r["architecture"] for r in done.runs]
+
+
+SCORES = """
+[[score]]
+name = "table"
+path = "{table}"
+[[score]]
+name = "complexity"
+label = "size"
+"""
+
+
+def test_what_was_found_is_scored_by_further_evaluators_at_no_cost(protocol, table, tmp_path):
+    before = compare(protocol, results=tmp_path)
+    protocol.write_text(protocol.read_text() + SCORES.format(table=table))
+    done = compare(protocol, jobs=2, results=tmp_path)
+    assert done.runs == before.runs
+    space = registry.make("space", "nasbench201")
+    tested = {
+        (r["searcher"], r["seed"], r["metric"]): float(r["value"])
+        for r in done.scores
+        if (r["score"], r["split"]) == ("table", "test")
+    }
+    params = {
+        (r["searcher"], r["seed"]): float(r["value"])
+        for r in done.scores
+        if (r["score"], r["split"], r["metric"]) == ("size", "validation", "params")
+    }
+    ranks = np.load(table)["c10_test200"]
+    for run in done.runs:
+        key = run["searcher"], run["seed"]
+        assert tested[*key, "accuracy"] == float(run["test"])
+        assert tested[*key, "rank"] == 1 + (ranks > float(run["test"])).sum()
+        assert params[key] == space.complexity(space.parse(run["architecture"])).params
+    assert "| searcher | table: validation accuracy |" in (done.folder / "report.md").read_text()
+
+
+def test_scores_go_on_where_they_were_stopped(protocol, table, tmp_path, monkeypatch):
+    protocol.write_text(protocol.read_text() + SCORES.format(table=table))
+    whole = compare(protocol, results=tmp_path)
+    path = whole.folder / "scores.csv"
+    kept = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(kept[: len(kept) // 2]))
+    made = []
+    scored = comparison_scores._scored
+    monkeypatch.setattr(comparison_scores, "_scored", lambda s: made.append(s) or scored(s))
+    resumed = compare(protocol, results=tmp_path)
+    assert 0 < len(made) < len(whole.scores) / 4
+
+    def as_set(rows):
+        return {tuple(sorted(row.items())) for row in rows}
+
+    assert as_set(resumed.scores) == as_set(whole.scores)
+    assert len(resumed.scores) == len(whole.scores)
+
+
 def test_trained_networks_are_tested_with_their_weights(tmp_path):
     part = PartConfiguration
     protocol = Protocol(
@@ -183,6 +249,10 @@ def test_trained_networks_are_tested_with_their_weights(tmp_path):
         ('name = "regularized_evolution"', 'name = "random_evolution"', "regularized_evolution"),
         ('label = "evolution"', 'label = "random"', 'two runs are called "random"'),
         ("population_size", "population", "population_size"),
+        ("population_size = 4", "population_size = 4\nbudget = 3", "takes a table"),
+        ("population_size = 4", "population_size = 4\nbudget = { trails = 3 }", "trials"),
+        ("[space]", '[[score]]\nname = "complexty"\n[space]', "complexity"),
+        ("[protocol]", "score = 3\n[protocol]", "each with the name of an evaluator"),
         ("[space]", "seed = 3\n[space]", "seed"),
     ],
 )

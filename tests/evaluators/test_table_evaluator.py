@@ -31,14 +31,19 @@ def cell(first: str, second: str) -> Architecture:
 def test_it_looks_up_validation_accuracy_and_seconds_at_cost_one(path: Path) -> None:
     index = row("nor_conv_3x3", "avg_pool_3x3")
     result = Table(path).evaluate(problem(), cell("nor_conv_3x3", "avg_pool_3x3"), Context())
-    assert result.metrics == {"accuracy": index / 200, "train_seconds": index + 0.5}
+    assert result.metrics == {
+        "accuracy": index / 200,
+        "rank": 15625 - index,
+        "train_seconds": index + 0.5,
+    }
     assert result.cost == 1
 
 
 def test_only_test_reads_test_accuracy(path: Path) -> None:
     architecture = cell("nor_conv_3x3", "avg_pool_3x3")
     tested = Table(path).test(problem(), architecture, None)
-    assert tested == {"accuracy": row("nor_conv_3x3", "avg_pool_3x3") / 200 + 1}
+    index = row("nor_conv_3x3", "avg_pool_3x3")
+    assert tested == {"accuracy": index / 200 + 1, "rank": 15625 - index}
 
 
 def test_a_search_needs_no_test_column(tmp_path: Path, path: Path) -> None:
@@ -58,9 +63,20 @@ def test_a_test_column_is_refused_as_validation(path: Path) -> None:
 
 def test_seconds_are_left_out_where_the_table_has_none(path: Path) -> None:
     evaluator = Table(path, dataset="cifar100", epochs=12)
-    assert [m.name for m in evaluator.metrics(problem())] == ["accuracy"]
+    assert [m.name for m in evaluator.metrics(problem())] == ["accuracy", "rank"]
     result = evaluator.evaluate(problem(), cell("skip_connect", "skip_connect"), Context())
-    assert result.metrics == {"accuracy": row("skip_connect", "skip_connect") / 300}
+    assert result.metrics["accuracy"] == row("skip_connect", "skip_connect") / 300
+
+
+def test_equal_cells_share_the_best_rank(tmp_path: Path, path: Path) -> None:
+    arrays = dict(np.load(path))
+    arrays["c10_test200"] = np.full_like(arrays["c10_test200"], 50.0)
+    best = row("nor_conv_3x3", "nor_conv_3x3")
+    arrays["c10_test200"][best] = 60.0
+    np.savez(tmp_path / "ties.npz", **arrays)
+    evaluator = Table(tmp_path / "ties.npz")
+    assert evaluator.test(problem(), cell("skip_connect", "skip_connect"), None)["rank"] == 2
+    assert evaluator.test(problem(), cell("nor_conv_3x3", "nor_conv_3x3"), None)["rank"] == 1
 
 
 def test_other_columns_can_be_named(path: Path) -> None:
@@ -68,7 +84,7 @@ def test_other_columns_can_be_named(path: Path) -> None:
     architecture = cell("skip_connect", "skip_connect")
     index = row("skip_connect", "skip_connect")
     assert evaluator.evaluate(problem(), architecture, Context()).metrics["accuracy"] == index / 300
-    assert evaluator.test(problem(), architecture, None) == {"accuracy": index / 300 + 1}
+    assert evaluator.test(problem(), architecture, None)["accuracy"] == index / 300 + 1
 
 
 def test_a_column_that_is_missing_is_named_with_the_nearest(path: Path) -> None:
