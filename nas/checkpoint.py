@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from nas.errors import StorageError
 from nas.found import write_whole
+from nas.storage import locked
 from nas.version import VERSION
 
 State = Mapping[str, Any]  # Any: JSON values and tensors, in mappings with text as keys and in lists
@@ -41,6 +43,10 @@ class Checkpoint(ABC):
     def remove(self) -> None:
         """Forget the state: the work is done."""
 
+    @abstractmethod
+    def alone(self) -> AbstractContextManager[object]:
+        """A block in which no other process is that asks for the same; it waits for those that are."""
+
 
 @final
 @dataclass(frozen=True)
@@ -55,6 +61,9 @@ class Unkept(Checkpoint):
 
     def remove(self) -> None:
         """Nothing."""
+
+    def alone(self) -> AbstractContextManager[object]:
+        return nullcontext()
 
 
 @final
@@ -96,6 +105,10 @@ class FileCheckpoint(Checkpoint):
         for remains in self.path.parent.glob(f".{self.path.name}.*"):  # of a write that was killed
             remains.unlink(missing_ok=True)
 
+    def alone(self) -> AbstractContextManager[object]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return locked(self.path)
+
 
 @dataclass(frozen=True)
 class Checkpoints:
@@ -109,10 +122,17 @@ class Checkpoints:
 
     def at(self, place: int) -> Checkpoint:
         """The checkpoint of the trial at a place."""
+        return self._named(str(place))
+
+    def common(self) -> Checkpoint:
+        """The one that evaluations of all trials share, kept as long as the study."""
+        return self._named("common")
+
+    def _named(self, name: str) -> Checkpoint:
         if self.folder is None:
             return Unkept()
-        owner = sha256(f"{VERSION}/{self.identity}/{place}".encode()).hexdigest()[:16]
-        return FileCheckpoint(self.folder / f"{place}{_SUFFIX}", owner)
+        owner = sha256(f"{VERSION}/{self.identity}/{name}".encode()).hexdigest()[:16]
+        return FileCheckpoint(self.folder / f"{name}{_SUFFIX}", owner)
 
     def remove_told(self, told: set[int]) -> None:
         """Remove those of trials that were told, which a kill just after it leaves."""

@@ -47,7 +47,7 @@ class Context:
 
     For the inner work of a searcher (`InnerSearch`): `report` never raises; `note(name, value)` keeps a
     JSON value on the open trial, beside its curve; `checkpoint` keeps where the work stands, until the
-    trial is told.
+    trial is told. For evaluations: `common` keeps what all trials of the study share.
     """
 
     seed: int = 0
@@ -59,6 +59,7 @@ class Context:
     progress: Callable[[int, int, str], None] = _silent
     note: Callable[[str, Any], None] = _unnoted  # Any: a JSON value
     checkpoint: Checkpoint = Unkept()
+    common: Checkpoint = Unkept()
 
     @property
     def rng(self) -> random.Random:

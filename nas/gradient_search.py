@@ -7,14 +7,11 @@ as the inner search of a trial: with a row of the curve and a checkpoint for eve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
 
-from nas import registry
 from nas.bilevel import Optimization
 from nas.distillation import Distillation, check_task
 from nas.errors import ConfigurationError, SearchSpaceError
@@ -27,7 +24,7 @@ from nas.selection import Decisions, Magnitude, Probe, Selection, decide, shares
 from nas.space import SearchSpace
 from nas.stopping import Seen, Stopping
 from nas.supernet import Supernet
-from nas.supernet_training import Epoch, SupernetSettings, Trainer
+from nas.supernet_training import Epoch, SupernetSettings, Trainer, enough_memory, skeleton
 from nas.task import Task
 from nas.training import repeatable, seeded, threads, torch_device
 from nas.validation import WORST
@@ -69,8 +66,8 @@ def gradient_search(
     if method.distillation is not None:
         check_task(task)
     seed = context.stream("supernet", context.number, "weights").getrandbits(32)
-    with seeded(seed), _enough_memory(settings, context):
-        supernet = Supernet(_skeleton(problem.space, settings), settings.fixed)
+    with seeded(seed), enough_memory(settings, context):
+        supernet = Supernet(skeleton(problem.space, settings), settings.fixed)
     _check(problem.space, supernet)
 
     def run(context: Context) -> Proposal | Failed:
@@ -80,7 +77,7 @@ def gradient_search(
             threads(context.threads),
             seeded(noise, context.device),
             repeatable(device),
-            _enough_memory(settings, context),
+            enough_memory(settings, context),
         ):
             trainer = Trainer(supernet, task, settings, method.relaxation, context)
             if method.distillation is not None:
@@ -294,14 +291,6 @@ def _task(problem: Problem) -> Task:
     return problem.task
 
 
-def _skeleton(space: SearchSpace, settings: SupernetSettings) -> SearchSpace:
-    """The space of the supernet: the problem's, with other settings of its skeleton."""
-    if not settings.skeleton:
-        return space
-    other: SearchSpace = registry.make("space", space.name, {**space.settings, **settings.skeleton})
-    return other.at(space.spec)
-
-
 def _check(space: SearchSpace, supernet: Supernet) -> None:
     name = space.name or str(space.start)
     if not list(supernet.alphas.parameters()):
@@ -314,18 +303,3 @@ def _check(space: SearchSpace, supernet: Supernet) -> None:
             f'the supernet of space "{name}" has no weights to train; take a searcher that trains '
             "none, such as random."
         )
-
-
-@contextmanager
-def _enough_memory(settings: SupernetSettings, context: Context) -> Iterator[None]:
-    """ConfigurationError where the supernet does not fit."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and "allocate memory" not in str(error):
-            raise
-        raise ConfigurationError(
-            f"there is too little memory on {context.device} to train the supernet, which holds all "
-            f"options at once, in batches of {settings.batch_size}; take a smaller batch_size, fewer "
-            "channels or cells (skeleton), or fix some choices."
-        ) from None

@@ -308,6 +308,7 @@ class _Run:
             device=study.device,
             threads=study.threads,
             progress=self.observer.on_progress,
+            common=self.checkpoints.common(),
         )
 
     def _propose(self, place: int) -> Proposal | InnerSearch | None:

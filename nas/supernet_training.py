@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
+from nas import registry
 from nas.augmentation import Augmentation, augment
 from nas.bilevel import Loss, Optimization, levels_of
 from nas.distillation import Distillation, VotingTeachers
@@ -24,6 +25,7 @@ from nas.fusing import fuse
 from nas.regularization import parts_of
 from nas.relaxation import Draw, Relaxation
 from nas.scaled import Scaled
+from nas.space import SearchSpace
 from nas.supernet import Supernet
 from nas.task import Split, Task
 from nas.training import batches, torch_device
@@ -98,7 +100,8 @@ class Trainer:
     """A supernet in training: data, optimizers and random streams, all of which `state` tells.
 
     The halves are drawn, as everything else, by the study's seed and the trial's number. `examples`
-    counts those that went forward and backward, of either half, as often as they did.
+    counts those that went forward and backward, of either half, as often as they did; `size` are those
+    that there are.
     """
 
     def __init__(
@@ -118,11 +121,16 @@ class Trainer:
         self.parts = parts_of(supernet.network)
         first, second = halves(task.train, self._generator("halves"))
         self.data = Split(task.train.inputs.to(self.device), task.train.targets.to(self.device))
-        self.halves = first, second
+        self.halves, self.size = (first, second), 2 * len(first)
         self.order, self.noise = self._generator("batches"), self._generator("relaxation")
         self.teachers: VotingTeachers | None = None
         self.examples = 0
         self.renew_optimizers()
+
+    def give_all_to_weights(self) -> None:
+        """Train the weights on the whole split, where the alphas need no half of it."""
+        self.size = len(self.data.inputs)
+        self.halves = torch.arange(self.size), torch.arange(self.size)
 
     def renew_optimizers(self) -> None:
         """Fresh optimizers, whose momenta are gone."""
@@ -228,8 +236,8 @@ class Trainer:
 
     @property
     def passes(self) -> float:
-        """How often the two halves, which are the training split, went forward and backward."""
-        return self.examples / sum(len(half) for half in self.halves)
+        """How often the training split went forward and backward."""
+        return self.examples / self.size
 
     def state(self) -> dict[str, Any]:  # Any: JSON values and tensors
         """All that the next epoch depends on, but for what was decided."""
@@ -276,6 +284,29 @@ class Trainer:
     def _generator(self, what: str) -> torch.Generator:
         seed = self.context.stream("supernet", self.context.number, what).getrandbits(32)
         return torch.Generator().manual_seed(seed)
+
+
+def skeleton(space: SearchSpace, settings: SupernetSettings) -> SearchSpace:
+    """The space of the supernet: the problem's, with other settings of its skeleton."""
+    if not settings.skeleton:
+        return space
+    other: SearchSpace = registry.make("space", space.name, {**space.settings, **settings.skeleton})
+    return other.at(space.spec)
+
+
+@contextmanager
+def enough_memory(settings: SupernetSettings, context: Context) -> Iterator[None]:
+    """ConfigurationError where a supernet does not fit."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and "allocate memory" not in str(error):
+            raise
+        raise ConfigurationError(
+            f"there is too little memory on {context.device} to train the supernet, which holds all "
+            f"options at once, in batches of {settings.batch_size}; take a smaller batch_size, fewer "
+            "channels or cells (skeleton), or fix some choices."
+        ) from None
 
 
 def halves(split: Split, generator: torch.Generator) -> tuple[Tensor, Tensor]:
