@@ -14,7 +14,7 @@ from nas.errors import ConfigurationError
 from nas.space import SearchSpace, Signature
 from search_spaces.darts_cell import SETS
 from search_spaces.operations.separable import EVALUATION, Form, Names, sharp
-from search_spaces.two_input_cells import Skeleton, cell_space
+from search_spaces.two_input_cells import Operations, Skeleton, cell_space
 
 Set = Literal["sharp", "sharper", "darts"]
 SHARP_SETS: dict[str, Names] = {
@@ -27,7 +27,7 @@ SHARP_SETS: dict[str, Names] = {
         *(("sep_conv", 5), ("sep_conv", 7), ("dil_conv", 3), ("dil_conv", 5), ("flood_conv", 3)),
         *(("flood_conv", 5), ("dil_flood_conv", 3)),
     ),
-    "darts": SETS["darts"],
+    "darts": SETS["darts"].names,
 }
 
 
@@ -63,4 +63,5 @@ def sharpdarts(
     """
     skeleton = Skeleton(channels, cells, nodes, form)
     kinds = sharp(blocks.choke_channels)
-    return cell_space(skeleton, kinds, SHARP_SETS[blocks.operations], Signature((3, 32, 32), (10,)))
+    operations = Operations(SHARP_SETS[blocks.operations])
+    return cell_space(skeleton, kinds, operations, Signature((3, 32, 32), (10,)))

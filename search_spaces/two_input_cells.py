@@ -11,8 +11,9 @@ Liu, Simonyan, Yang, DARTS: Differentiable Architecture Search, ICLR 2019, Secti
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple, final
 
 from torch import nn
@@ -41,7 +42,7 @@ from search_spaces.operations.layers import (
     cost,
     strided,
 )
-from search_spaces.operations.separable import Edge, Form, Kind, Names, operation_rules
+from search_spaces.operations.separable import Edge, Form, Kind, Names, operation_rules, written
 
 Child = Callable[..., Any]  # Any: a spec out, or a product and its spec out
 
@@ -119,17 +120,43 @@ class Skeleton:
         return self.out(planned[self.reductions[1]]), self.out(planned[-1])
 
 
+@final
+@dataclass(frozen=True)
+class Operations:
+    """The operations of cells: all that there are, and edges that may have some of them alone.
+
+    `normal` and `reduction` give, for every edge in the order of nodes and their inputs, the names of
+    what it may have; empty where every edge may have all.
+    """
+
+    names: Names
+    normal: tuple[Names, ...] = ()
+    reduction: tuple[Names, ...] = ()
+
+    def of(self, spec: CellSpec, axes: int) -> Iterator[tuple[str, ...]]:
+        """What each edge of a cell may have, by the rules' names; nothing where it may have all."""
+        for names in self.normal if spec.stride == 1 else self.reduction:
+            yield tuple(written(kind, size, axes) for kind, size in names)
+        yield from repeat(())
+
+
 def cell_space(
-    skeleton: Skeleton, kinds: Mapping[str, Kind], names: Names, signature: Signature
+    skeleton: Skeleton, kinds: Mapping[str, Kind], operations: Operations, signature: Signature
 ) -> SearchSpace:
-    """The space of a skeleton's cells with the named operations, for inputs of the signature's rank."""
+    """The space of a skeleton's cells with these operations, for inputs of the signature's rank."""
     axes = len(signature.input) - 1
+    edges = len(operations.normal)
+    if edges and edges != sum(range(2, 2 + skeleton.nodes)):
+        raise ConfigurationError(
+            f"operations for {edges} edges were given, and cells of {skeleton.nodes} nodes have "
+            f"{sum(range(2, 2 + skeleton.nodes))}; take 4 nodes, or a set that is one for all edges."
+        )
     return SearchSpace(
         start="Network",
         rules={
             "Network": (_network_rule(skeleton, axes),),
-            "Cell": (_cell_rule(skeleton),),
-            "Edge": operation_rules(kinds, names, axes, skeleton.form),
+            "Cell": (_cell_rule(skeleton, lambda spec: operations.of(spec, axes)),),
+            "Edge": operation_rules(kinds, operations.names, axes, skeleton.form),
         },
         spec=signature,
         canonical=renumbered,
@@ -192,21 +219,21 @@ def _network_cost(signature: Signature, skeleton: Skeleton) -> Complexity:
     return total + auxiliary_cost(middle, outputs) if skeleton.form.auxiliary_weight else total
 
 
-def _cell_rule(skeleton: Skeleton) -> Rule:
+def _cell_rule(skeleton: Skeleton, allowed: Callable[[CellSpec], Iterator[tuple[str, ...]]]) -> Rule:
     norm = skeleton.form.norm
 
     def infer(spec: CellSpec, *nodes: Child) -> Shape:
-        edges = [Edge(spec.inside, spec.stride)] * 2
+        edges, names = [Edge(spec.inside, spec.stride)] * 2, allowed(spec)
         for node in nodes:
-            picked = node(tuple(edges))
+            picked = node(_named(edges, names))
             edges.append(Edge(picked[0][1]))
         return len(nodes) * spec.channels, *edges[-1].shape[1:]
 
     def make(spec: CellSpec, *nodes: Child) -> nn.Module:
-        edges = [Edge(spec.inside, spec.stride)] * 2
+        edges, names = [Edge(spec.inside, spec.stride)] * 2, allowed(spec)
         made = []
         for node in nodes:
-            operations, picked = node(tuple(edges))
+            operations, picked = node(_named(edges, names))
             made.append(operations)
             edges.append(Edge(picked[0][1]))
         before, last = spec.preprocess(norm)
@@ -218,3 +245,8 @@ def _cell_rule(skeleton: Skeleton) -> Rule:
 
     children: dict[str, Symbol] = {str(2 + j): Pick(2, "Edge") for j in range(skeleton.nodes)}
     return Rule("cell", children, infer, make, cost=priced)
+
+
+def _named(edges: Sequence[Edge], names: Iterator[tuple[str, ...]]) -> tuple[Edge, ...]:
+    """Edges from all tensors so far, each with the next names of what it may have."""
+    return tuple(edge._replace(allowed=next(names)) for edge in edges)

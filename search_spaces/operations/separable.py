@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nas.complexity import Complexity
 from nas.errors import ConfigurationError
-from nas.grammar import Rule, terminal
+from nas.grammar import Misfit, Rule, terminal
 from nas.regularization import Scheduled
 from search_spaces.operations.layers import (
     Convolution,
@@ -43,10 +43,14 @@ NONE = "none"
 
 
 class Edge(NamedTuple):
-    """What flows into an operation: the map's shape, and the stride it has to take."""
+    """What flows into an operation: the map's shape, and the stride it has to take.
+
+    `allowed` are the names of the operations that the edge may have; none named: any.
+    """
 
     shape: Shape
     stride: int = 1
+    allowed: tuple[str, ...] = ()
 
 
 @final
@@ -181,10 +185,15 @@ def _rule(name: str, kind: Kind, kernel: int, form: Form) -> Rule:
         found = kind(edge, kernel, form)
         return (*found, DropPath(form.drop_path_probability)) if _dropped(found, form) else found
 
+    def infer(edge: Edge) -> Shape:
+        if edge.allowed and name not in edge.allowed:
+            raise Misfit(f"this edge has {' or '.join(edge.allowed)} alone")
+        return shape_out(layers(edge), edge.shape)
+
     return terminal(
         name,
         lambda edge: build(layers(edge), edge.shape),
-        infer=lambda edge: shape_out(layers(edge), edge.shape),
+        infer=infer,
         cost=lambda edge: cost(layers(edge), edge.shape),
         weight=0.0 if name == NONE else 1.0,
     )

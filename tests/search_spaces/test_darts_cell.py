@@ -19,6 +19,7 @@ from nas.errors import ConfigurationError, SearchSpaceError
 from nas.evaluation import Context
 from nas.found import Found
 from nas.space import SearchSpace, Signature
+from nas.supernet import Supernet
 from nas.training import Recipe, train
 from nas.variation import sample
 from search_spaces.genotype import nodes_of, read, renumbered, write
@@ -134,7 +135,7 @@ GOLDEN = (
         ({"cells": 2}, "cells from 3"),
         ({"channels": 1}, "channels from 2"),
         ({"nodes": 0}, "nodes from 1"),
-        ({"operations": "s1"}, "s1"),
+        ({"operations": "s6"}, "s6"),
         ({"drop_path_probability": 1.0}, "the second below 1"),
         ({"auxiliary_weight": -1.0}, "numbers from 0"),
         ({"form": "found"}, "evaluation"),
@@ -533,3 +534,36 @@ def test_costs_are_what_networks_measure_at_full_size():
         with torch.device("meta"):
             network = there.build(architecture)
             assert measure(network, (3, 32, 32), "meta") == there.complexity(architecture)
+
+
+S1_NORMAL = ["ad", "ae", "ae", "ac", "ad", "ba", "ac", "ac", "ad", "ac", "ba", "ad", "de", "de"]
+S1_REDUCTION = ["bf", "bd", "bf", "bf", "ae", "bf", "bc", "ad", "ae", "bf", "bf", "ae", "ae", "ae"]
+NAMES = ("skip_connect", "max_pool_3x3", "sep_conv_3x3", "dil_conv_3x3", "dil_conv_5x5", "avg_pool_3x3")
+LETTERS = dict(zip("abcdef", NAMES, strict=True))
+
+
+@pytest.mark.parametrize(("cell", "pairs"), [("normal", S1_NORMAL), ("reduction", S1_REDUCTION)])
+def test_in_s1_every_edge_has_the_published_pair(cell, pairs):
+    supernet = Supernet(small(operations="s1", form="search"))
+    edges = [(j, i) for j in range(2, 6) for i in range(j)]
+    for (node, source), pair in zip(edges, pairs, strict=True):
+        found = set(supernet.choices[f"{cell}/{node}/{source}"].names)
+        assert found == {LETTERS[letter] for letter in pair}
+
+
+def test_s1_has_180_wirings_and_256_operations_a_cell():
+    assert small(operations="s1").size() == (180 * 2**8) ** 2
+
+
+def test_s1_draws_admissible_cells_and_refuses_others():
+    space = small(operations="s1")
+    rng = random.Random(0)
+    for _ in range(20):
+        assert space.contains(space.parse(str(sample(space, rng))))
+    with pytest.raises(SearchSpaceError, match="this edge has skip_connect or dil_conv_3x3 alone"):
+        space.parse(str(small().parse("DARTS_V1")))
+
+
+def test_s1_is_for_four_nodes():
+    with pytest.raises(ConfigurationError, match="14 edges were given, and cells of 2 nodes have 5"):
+        small(operations="s1", nodes=2)
