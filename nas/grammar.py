@@ -73,7 +73,8 @@ class Rule:
       built as one. None: not stated (the network is then measured on the meta device).
 
     `weight` is the probability within the symbol, up to normalisation. 0: accepted when read, but
-    never drawn, counted or enumerated.
+    never drawn, counted or enumerated. Roles in `soft` may stay open in a supernet though they are
+    plain values: they arrive as `nas.mixture.Soft`, and `infer` gives one spec for all of the values.
     """
 
     name: str
@@ -82,8 +83,12 @@ class Rule:
     build: Callable[..., Any]  # Any: as above
     weight: float = 1.0
     cost: Callable[..., Complexity] | None = None
+    soft: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for role in self.soft:
+            if role not in self.children:
+                raise SearchSpaceError(unknown(role, f'a role of rule "{self.name}"', self.children))
         if not self.name or self.weight < 0:
             raise SearchSpaceError(
                 f'rule "{self.name}" has weight {self.weight}; '

@@ -15,7 +15,8 @@ from nas.grammar import Pick, Rule, Spec
 class Site:
     """What a rule built at one call site: where its own tensors are, those of its children left out.
 
-    By module and name, since a module that is moved has other buffers.
+    By module and name, since a module that is moved has other buffers. Buffers that are no part of a
+    module's state follow from what it was built of, and are not taken over.
     """
 
     def __init__(self, product: Any, below: Sequence[Any]) -> None:  # Any: products
@@ -24,10 +25,7 @@ class Site:
             (module, name)
             for module in _modules(product)
             if id(module) not in theirs
-            for name, _ in (
-                *module.named_parameters(recurse=False),
-                *module.named_buffers(recurse=False),
-            )
+            for name in _state(module)
         ]
 
     @torch.no_grad()
@@ -36,6 +34,13 @@ class Site:
         for (mine, name), (others, same) in zip(self.own, other.own, strict=True):
             assert name == same
             getattr(mine, name).copy_(getattr(others, name))
+
+
+def _state(module: nn.Module) -> Iterator[str]:
+    """The names of a module's own tensors that its state holds."""
+    yield from (name for name, _ in module.named_parameters(recurse=False))
+    derived = module._non_persistent_buffers_set
+    yield from (name for name, _ in module.named_buffers(recurse=False) if name not in derived)
 
 
 def _modules(product: Any) -> Iterator[nn.Module]:  # Any: a module, or a container or value

@@ -1,8 +1,10 @@
-"""What stands in a supernet where a choice is open: a weighted sum of options, or elements to pick."""
+"""What stands in a supernet where a choice is open: a weighted sum, elements to pick, or values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -105,3 +107,24 @@ class Picked(nn.Module):
         for module, training in mode.items():
             module.training = training
         return shape
+
+
+@final
+@dataclass(frozen=True)
+class Soft:
+    """An open choice between plain values, handed to a rule that lists the role in `soft`.
+
+    Its `infer` is given the values that options infer, where they differ; its `build` those that they
+    build, with `weights` to weigh them in every forward pass.
+    """
+
+    values: tuple[Any, ...]  # Any: plain values of the rule's own kind
+    choice: OpenChoice = field(compare=False, repr=False)
+
+    def weights(self) -> Tensor:
+        """The weights (options,) that are set now: 1 and zeros where one value is taken."""
+        if self.choice.weights is not None:
+            return self.choice.weights
+        taken = torch.zeros(len(self.values))
+        taken[self.choice.active] = 1.0
+        return taken

@@ -9,7 +9,7 @@ from typing import Any
 from nas.architecture import join
 from nas.errors import SearchSpaceError, unknown
 from nas.grammar import Grammar, Misfit, Pick, Ref, Rule, Spec, Symbol
-from nas.mixture import OpenChoice
+from nas.mixture import OpenChoice, Soft
 from nas.space import SearchSpace
 
 
@@ -24,12 +24,16 @@ class Option:
 
 @dataclass(eq=False)
 class OpenPlace:
-    """A point of the relaxed tree: the options that are left, or the elements of an open pick."""
+    """A point of the relaxed tree: the options that are left, or the elements of an open pick.
+
+    Where it is `soft`, the rule above takes its options weighed, though they are plain values.
+    """
 
     path: str
     symbol: Symbol
     scope: dict[str, OpenPlace]
     title: str
+    soft: bool = False
     options: dict[str, Option] = field(default_factory=dict)
     misfits: dict[str, str] = field(default_factory=dict)  # option -> why it does not fit somewhere
     picks: int = 0
@@ -53,6 +57,10 @@ class OpenPlace:
                 drawn = [self.options[name].rule.weight > 0 for name in self.names]
                 self._choice = OpenChoice(self.path, self.names, drawn)
         return self._choice
+
+    def below(self, step: str, symbol: Symbol, scope: dict[str, OpenPlace], *, soft: bool) -> OpenPlace:
+        """The place that a step leads to."""
+        return OpenPlace(join(self.path, step), symbol, scope, self.title, soft)
 
     def refusal(self, reason: str) -> SearchSpaceError:
         """The error that this place cannot be relaxed."""
@@ -123,6 +131,8 @@ class Relaxing:
             raise Misfit(next(iter(place.misfits.values()), "no option"))
         if len(set(fitting.values())) > 1:
             told = ", ".join(f"{name} gives {out}" for name, out in list(fitting.items())[:3])
+            if place.soft:
+                return Soft(tuple(fitting.values()), place.choice)
             raise place.refusal(f"its options differ in what they give ({told})")
         return next(iter(fitting.values()))
 
@@ -143,7 +153,7 @@ class Relaxing:
             assert isinstance(place.symbol, Pick)
             place.picks = k
             place.elements = [
-                OpenPlace(join(place.path, str(i)), place.symbol.symbol, place.scope, place.title)
+                place.below(str(i), place.symbol.symbol, place.scope, soft=place.soft)
                 for i in range(len(spec))
             ]
         return tuple((i, self.out(e, spec[i])) for i, e in enumerate(place.elements))
@@ -164,7 +174,8 @@ class Relaxing:
                 option.children.append(scope[symbol.role])
                 continue
             assert step is not None
-            child = OpenPlace(join(place.path, step), symbol, scope, place.title)
+            soft = role in rule.soft or (place.soft and not isinstance(place.symbol, str))
+            child = place.below(step, symbol, scope, soft=soft)
             option.children.append(child)
             option.owned.append(child)
             scope = scope | {role: child}

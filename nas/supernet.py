@@ -23,7 +23,7 @@ from nas.derivation import Choice, Place
 from nas.errors import SearchSpaceError, unknown
 from nas.grammar import Pick, Spec
 from nas.inheritance import CallSites, Site, build_discrete
-from nas.mixture import Mixture, OpenChoice, Picked
+from nas.mixture import Mixture, OpenChoice, Picked, Soft
 from nas.relaxing import OpenPlace, Relaxing
 from nas.space import SearchSpace
 from nas.variation import by_weight
@@ -196,6 +196,8 @@ class Supernet(nn.Module):
         made = {name: self._build_option(place, name, (spec, site)) for name in place.names}
         if len(made) == 1:
             return next(iter(made.values()))
+        if place.soft and not any(isinstance(product, nn.Module) for product in made.values()):
+            return Soft(tuple(made.values()), place.choice)
         for name, product in made.items():
             if not isinstance(product, nn.Module):
                 raise place.refusal(f'"{name}" builds {product!r}, which is no module to mix')

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from nas import registry
 from nas.complexity import Complexity
 from nas.derivation import Limits
 from nas.errors import ConfigurationError, unknown
 from nas.grammar import Chain, Each, Misfit, Rule, Symbol, terminal, values
+from nas.mixture import Soft
 from nas.space import SearchSpace, Signature
 from search_spaces.operations.kan import (
     Basis,
@@ -181,10 +184,20 @@ class _PerEdge(_Edges):
     def product(self, size: Size, basis: Basis) -> Basis:
         return basis
 
-    def layer(self, size: Size, product: Sequence[Basis]) -> nn.Module:
-        kinds = list(self.splines.kinds().values())
-        kind = [kinds.index(basis) for basis in product]
-        return KANLayer(size, kinds, kind, input_range=self.splines.input_range)
+    def layer(self, size: Size, product: Sequence[Basis | Soft]) -> nn.Module:
+        kinds, given = list(self.splines.kinds().values()), self.splines.input_range
+        chosen = [None if isinstance(basis, Soft) else kinds.index(basis) for basis in product]
+        settled = [kind for kind in chosen if kind is not None]
+        if len(settled) == len(product):
+            return KANLayer(size, kinds, settled, input_range=given)
+        rows = one_hot(torch.tensor([kind or 0 for kind in chosen]), len(kinds)).float()
+
+        def weights() -> Tensor:
+            return torch.stack(
+                [e.weights() if isinstance(e, Soft) else r for e, r in zip(product, rows, strict=True)]
+            )
+
+        return KANLayer(size, kinds, weights, input_range=given)
 
     def cost(self, size: Size) -> Complexity:
         return layer_cost(size, list(self.splines.kinds().values()))
@@ -208,7 +221,8 @@ def _hidden_rule(edges: _Edges) -> Rule:
     def cost(features: Features, width: Child, basis: Child) -> Complexity:
         return edges.cost((features[0], width(features)))
 
-    return Rule("layer", {"width": "Width", "basis": edges.symbol}, infer, build, cost=cost)
+    children: dict[str, Symbol] = {"width": "Width", "basis": edges.symbol}
+    return Rule("layer", children, infer, build, cost=cost, soft=("basis",))
 
 
 def _output_rule(edges: _Edges) -> Rule:
@@ -224,7 +238,7 @@ def _output_rule(edges: _Edges) -> Rule:
     def cost(size: Size, basis: Child) -> Complexity:
         return edges.cost(size)
 
-    return Rule("output", {"basis": edges.symbol}, infer, build, cost=cost)
+    return Rule("output", {"basis": edges.symbol}, infer, build, cost=cost, soft=("basis",))
 
 
 def _basis_rule(name: str, basis: Basis, edges: _Edges) -> Rule:

@@ -6,7 +6,7 @@ Reference: Liu et al., KAN: Kolmogorov-Arnold Networks, arXiv 2404.19756, 2024, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -174,14 +174,15 @@ class KANLayer(nn.Module):
     `kinds` are the bases in use and `kind` gives for each edge, (outputs, inputs), the index of its
     own; without it every edge has the one kind. With several, every kind is evaluated on every input
     and one matrix product with the packed coefficients, zero at kinds an edge does not have, serves
-    all edges. Parameters: basis size + 2 an edge.
+    all edges. Parameters: basis size + 2 an edge. In a supernet `kind` is a function that gives weights
+    (outputs * inputs, kinds) in place of indices: an edge's kinds share its coefficients.
     """
 
     def __init__(
         self,
         size: tuple[int, int],
         kinds: Sequence[Basis],
-        kind: Sequence[int] | None = None,
+        kind: Sequence[int] | Callable[[], Tensor] | None = None,
         *,
         input_range: float = 2.0,
     ) -> None:
@@ -192,8 +193,10 @@ class KANLayer(nn.Module):
         self.base_weight = nn.Parameter(torch.empty(outputs, inputs))
         self.spline_weight = nn.Parameter(torch.empty(outputs, inputs))
         self.coefficients = nn.Parameter(torch.empty(outputs, inputs, kinds[0].size))
-        chosen = torch.tensor(kind or [0] * (inputs * outputs)).reshape(outputs, inputs)
+        self._weigh = kind if callable(kind) else None
+        chosen = torch.tensor([0] * (inputs * outputs) if kind is None or callable(kind) else kind)
         mask = functional.one_hot(chosen, len(kinds)).to(self.base_weight.dtype)
+        mask = mask.reshape(outputs, inputs, len(kinds))
         self.mask: Tensor
         self.register_buffer("mask", mask, persistent=False)  # (outputs, inputs, kinds)
         self.reset_parameters()
@@ -211,7 +214,8 @@ class KANLayer(nn.Module):
     def weight(self) -> Tensor:
         """w_s c with zeros at the kinds an edge does not have: (outputs, inputs, kinds * size)."""
         scaled = self.spline_weight.unsqueeze(-1) * self.coefficients
-        return (self.mask.unsqueeze(-1) * scaled.unsqueeze(-2)).flatten(2)
+        mask = self.mask if self._weigh is None else self._weigh().to(scaled).view_as(self.mask)
+        return (mask.unsqueeze(-1) * scaled.unsqueeze(-2)).flatten(2)
 
     def forward(self, x: Tensor) -> Tensor:
         u = self.squash(x)

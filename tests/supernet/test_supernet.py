@@ -54,17 +54,23 @@ RELAXED = {
     "darts_cell_1d": Case("darts_cell_1d", {"channels": 4, "cells": 3}),
     "sharpdarts": Case("sharpdarts", {"channels": 4, "cells": 3}, IMAGE),
     "kan": Case("kan", fixed={"depth": "2", "width": "8"}),
+    "kan-edges": Case("kan", {"basis_per": "edge"}, fixed={"depth": "2", "width": "4"}),
+    "kan-edges-some-fixed": Case(
+        "kan",
+        {"basis_per": "edge"},
+        fixed={
+            "depth": "1",
+            "width": "4",
+            "hidden/0/basis/2": "chebyshev",
+            "output/basis/0": "b_spline",
+        },
+    ),
     "sequence_mixer": Case("sequence_mixer", fixed=MIXER),
 }
 # What a refusal names: the path of the choice, and the reason.
 REFUSED = {
     "kan-depth": (Case("kan"), "depth", "differ in what they give"),
     "kan-width": (Case("kan", fixed={"depth": "2"}), "hidden/0/width", "differ in what they give"),
-    "kan-edges": (
-        Case("kan", {"basis_per": "edge"}, fixed={"depth": "1", "width": "4"}),
-        "hidden/0/basis/0",
-        "no module to mix",
-    ),
     "sequence_mixer": (Case("sequence_mixer"), "normalization", "differ in what they give"),
     "einspace": (Case("einspace"), "backbone/sequential.first", "derived again within itself"),
     "einspace_1d": (Case("einspace_1d"), "backbone/sequential.first", "derived again within itself"),
