@@ -256,7 +256,7 @@ class SearchSpace:
                 if choice.rejected or not choice.options:
                     raise _DeadEnd
                 if position == len(trail):
-                    trail.append((0, _fitting(choice, self.limits.max_nodes - run.nodes)))
+                    trail.append((0, _fitting(choice, self.limits.max_nodes - choice.nodes)))
                 position += 1
                 place, names = trail[position - 1]
                 return names[place]
