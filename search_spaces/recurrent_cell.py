@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from nas import registry
-from nas.complexity import Complexity, linear
+from nas.complexity import Complexity
 from nas.derivation import Choice, Limits
 from nas.errors import ConfigurationError
 from nas.grammar import Misfit, Rule, terminal
 from nas.space import SearchSpace, Signature
 from search_spaces.operations.recurrent import (
+    ACTIVATIONS,
     INPUT,
     Node,
     Program,
@@ -33,19 +34,37 @@ from search_spaces.operations.recurrent import (
     node_cost,
     tied_decoder,
 )
-from search_spaces.operations.sequence import Flow, LinearLift, MeanHead, everywhere
-from search_spaces.recurrent_recipe import EXAMPLES, MAX_STATES, canonical, notation
+from search_spaces.operations.sequence import LinearLift
+from search_spaces.operations.sequence_ends import flow_of, head, head_cost, lift_cost
+from search_spaces.recurrent_recipe import ARITIES, EXAMPLES, MAX_STATES, canonical, notation
 
 NUM_REFERENCES = 24  # earlier nodes that can be named; the longest published recipe has 15 nodes
 SMALLEST = 6  # nodes of the tree of the smallest cell
-KINDS = {  # weights near the shares in the published recipes; 0: read, never drawn
-    "Unary": {"tanh": 3.0, "sigmoid": 4.0, "leaky_relu": 3.0, "linear": 0.0},
-    "Binary": {"linear": 6.0, "sum": 1.0, "prod": 1.0},
-    "Ternary": {"linear": 4.0, "blend": 1.0, "sum": 0.0, "prod": 0.0},
+# Weights are the shares in the 291 different recipes of the published runs on WikiText-2, none of them
+# 0 that may be; but for those of 0 here, which no recipe has, and which are read and never drawn.
+STATE_WEIGHTS = (0.47, 0.41, 0.12)  # of cells with one, two, three states
+KINDS = {
+    "Unary": {"tanh": 0.33, "sigmoid": 0.4, "leaky_relu": 0.27, "linear": 0.0},
+    "Binary": {"linear": 0.87, "sum": 0.08, "prod": 0.05},
+    "Ternary": {"linear": 0.85, "blend": 0.15, "sum": 0.0, "prod": 0.0},
 }
-OPENING = {"unary": 0.4, "binary": 0.45, "ternary": 0.15}
-STATE_WEIGHTS = (3.0, 3.0, 1.0)  # of cells with one, two, three states
-GROWTH = 0.9  # new nodes become rarer by this factor with every rule above
+
+
+class Shares(NamedTuple):
+    """How often an input is the layer's input, any state, any earlier node, or a new node."""
+
+    input: float
+    state: float
+    earlier: float
+    unary: float
+    binary: float
+    ternary: float
+
+
+OF_STATES = Shares(0, 0, 0.08, 0.57, 0.3, 0.05)
+OF_LINEAR = Shares(0.26, 0.38, 0.09, 0.25, 0.01, 0.01)
+OF_ACTIVATIONS = Shares(0, 0.01, 0.03, 0.01, 0.8, 0.15)
+OF_ELEMENTWISE = Shares(0, 0.15, 0.29, 0.24, 0.23, 0.09)
 
 Call = Callable[..., Any]  # Any: a spec out
 Make = Callable[..., tuple[Any, Any]]  # Any: a product and its spec out
@@ -55,8 +74,8 @@ class Point(NamedTuple):
     """Where a derivation of a cell stands: what there is to take.
 
     `done` nodes are complete; `read` are the input and the states that were taken so far; `beside` are
-    the values that were taken at this place already, in their order; the input can be taken where
-    `mapped`.
+    the values that were taken at this place already, in their order; `kind` is the operation whose
+    input is derived, or empty where it is a new state.
     """
 
     size: Size
@@ -64,7 +83,7 @@ class Point(NamedTuple):
     done: int = 0
     read: frozenset[str] = frozenset()
     beside: tuple[str, ...] = ()
-    mapped: bool = False
+    kind: str = ""
 
     def take(self, name: str) -> Point:
         """The point after a value was taken; Misfit where it was taken at this place already."""
@@ -74,7 +93,7 @@ class Point(NamedTuple):
 
     def within(self, kind: str) -> Point:
         """The point at the inputs of a new node."""
-        return self._replace(beside=(), mapped=kind == "linear")
+        return self._replace(beside=(), kind=kind)
 
     def complete(self, inner: Point) -> Point:
         """The point after a new node, `inner` after its inputs."""
@@ -104,7 +123,7 @@ def recurrent_cell(
         raise ConfigurationError(
             f"recurrent_cell was given max_nodes={max_nodes}; its smallest cell has {SMALLEST}."
         )
-    nodes = (_node_rule("unary", 1), _node_rule("binary", 2), _node_rule("ternary", 3))
+    nodes = tuple(_node_rule(name, arity) for arity, name in ARITIES.items())
     earlier = tuple(_earlier_rule(i) for i in range(NUM_REFERENCES))
     states = tuple(_state_rule(i) for i in range(MAX_STATES))
     kinds = {s: [_kind_rule(n, w) for n, w in names.items()] for s, names in KINDS.items()}
@@ -119,7 +138,7 @@ def recurrent_cell(
         },
         spec=Signature((64,), (64, 65), 65),
         limits=Limits(max_drawn_nodes=max_nodes),
-        weigh={"Value": _weigh_value, "State": _weigh_state},
+        weigh={"Value": _weigh, "State": _weigh},
         canonical=canonical,
         notation=notation(),
         examples=EXAMPLES,
@@ -142,20 +161,14 @@ class _Skeleton:
 
     def sizes(self, signature: Signature) -> list[Size]:
         """The size of every layer; Misfit where the signature is none of a sequence."""
-        shape, out = signature.input, signature.output
-        if len(shape) != (2 if signature.vocabulary is None else 1):
-            raise Misfit(
-                f"the input {shape} is no sequence; give (channels, length) of numbers, or (length,) "
-                "of tokens"
-            )
-        if len(out) != 1 and (len(out) != 2 or out[0] != shape[-1]):
-            raise Misfit(f"the output {out} is neither (features,) nor ({shape[-1]}, features)")
+        length = flow_of(signature, self.features).length
+        out = signature.output
         if self.tied and (len(out) != 2 or out[1] != signature.vocabulary):
             raise Misfit("tied weights are for tokens in and the same tokens out at every position")
         widths = [self.features, *[self.hidden] * self.num_layers]
         if self.tied:
             widths[-1] = self.features
-        return [Size(shape[-1], i, o) for i, o in pairwise(widths)]
+        return [Size(length, i, o) for i, o in pairwise(widths)]
 
 
 def _network_rule(skeleton: _Skeleton) -> Rule:
@@ -173,38 +186,19 @@ def _network_rule(skeleton: _Skeleton) -> Rule:
             if signature.vocabulary is None
             else embedding(signature.vocabulary, skeleton.features)
         )
-        layers = {"lift": lift} | {f"layer{i}": cell(size)[0] for i, size in enumerate(sizes)}
-        return nn.Sequential(OrderedDict(layers, head=_head(signature, sizes[-1], lift, skeleton.tied)))
+        layers = {f"layer{i}": cell(size)[0] for i, size in enumerate(sizes)}
+        last = flow_of(signature, sizes[-1].features)
+        end = tied_decoder(lift) if skeleton.tied else head(signature, last)
+        return nn.Sequential(OrderedDict(lift=lift, **layers, head=end))
 
     def cost(signature: Signature, cell: Call) -> Complexity:
         sizes = skeleton.sizes(signature)
-        return _lift_cost(signature, sizes[0]) + _head_cost(signature, sizes[-1], skeleton.tied)
+        first, last = (flow_of(signature, n) for n in (sizes[0].inputs, sizes[-1].features))
+        shared = last.features * signature.output[-1] if skeleton.tied else 0
+        ends = lift_cost(signature, first) + head_cost(signature, last)
+        return ends + Complexity(params=-shared)
 
     return Rule("network", {"cell": "Cell"}, infer, build, cost=cost)
-
-
-def _head(signature: Signature, size: Size, lift: nn.Module, tied: bool) -> nn.Module:
-    if tied:
-        assert isinstance(lift, nn.Embedding)
-        return tied_decoder(lift)
-    outputs = signature.output[-1]
-    one_each = len(signature.output) == 2
-    return nn.Linear(size.features, outputs) if one_each else MeanHead(size.features, outputs)
-
-
-def _lift_cost(signature: Signature, size: Size) -> Complexity:
-    if signature.vocabulary is None:
-        return everywhere(Flow(size.length, signature.input[0], causal=True), size.inputs)
-    params = signature.vocabulary * size.inputs
-    return Complexity(params=params, activations=size.length * size.inputs)
-
-
-def _head_cost(signature: Signature, size: Size, tied: bool) -> Complexity:
-    outputs = signature.output[-1]
-    if len(signature.output) == 1:
-        return linear(size.features, outputs)
-    shared = Complexity(params=-size.features * outputs if tied else 0)
-    return everywhere(Flow(size.length, size.features, causal=True), outputs) + shared
 
 
 def _cell_rule(num_states: int, weight: float) -> Rule:
@@ -266,7 +260,7 @@ def _kind_rule(name: str, weight: float) -> Rule:
 
 def _input_rule() -> Rule:
     def infer(point: Point) -> Point:
-        if not point.mapped:
+        if point.kind != "linear":
             raise Misfit("the input is taken by linear maps alone")
         return point.take(INPUT)._replace(read=point.read | {INPUT})
 
@@ -303,30 +297,24 @@ def _free(spec: object) -> Complexity:
     return Complexity()
 
 
-def _weigh_value(choice: Choice) -> Sequence[float]:
-    """Shares of the input, of the states, of earlier nodes and of new ones, among what there is."""
+def _weigh(choice: Choice) -> Sequence[float]:
+    """The shares at the place, those of states and of earlier nodes divided among them."""
     point = choice.spec
     assert isinstance(point, Point)
-    shares = (0.3, 0.3, 0.15, 0.25) if point.mapped else (0.0, 0.2, 0.1, 0.7)
-    return [_share(rule.name, point, shares, choice.depth) for rule in choice.options]
+    shares = OF_STATES if not point.kind else OF_ELEMENTWISE
+    if point.kind in ACTIVATIONS:
+        shares = OF_ACTIVATIONS
+    if point.kind == "linear":
+        shares = OF_LINEAR
+    return [_share(rule.name, point, shares) for rule in choice.options]
 
 
-def _weigh_state(choice: Choice) -> Sequence[float]:
-    """New states are new nodes, two thirds of them, or earlier ones."""
-    point = choice.spec
-    assert isinstance(point, Point)
-    return [_share(rule.name, point, (0.0, 0.0, 0.33, 0.67), 0) for rule in choice.options]
-
-
-def _share(name: str, point: Point, shares: tuple[float, float, float, float], depth: int) -> float:
-    of_input, of_states, of_earlier, of_new = shares
-    if name in OPENING:
-        return of_new * OPENING[name] * GROWTH**depth
+def _share(name: str, point: Point, shares: Shares) -> float:
+    if name in ARITIES.values():
+        return float(getattr(shares, name))
     if name in point.beside:
         return 0.0
     if name == INPUT:
-        return of_input
-    index = int(name[1:])
-    if name[0] == "h":
-        return of_states / point.num_states if index < point.num_states else 0.0
-    return of_earlier / point.done if index < point.done else 0.0
+        return shares.input
+    there, share = (point.num_states, shares.state) if name[0] == "h" else (point.done, shares.earlier)
+    return share / there if int(name[1:]) < there else 0.0

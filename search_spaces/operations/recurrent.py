@@ -214,11 +214,12 @@ def embedding(vocabulary: int, features: int) -> nn.Embedding:
     return lift
 
 
-def tied_decoder(lift: nn.Embedding) -> nn.Linear:
+def tied_decoder(lift: nn.Module) -> nn.Linear:
     """A linear map to the tokens whose matrix is the embedding's: (B, L, F) -> (B, L, tokens).
 
     Reference: Press and Wolf, Using the Output Embedding to Improve Language Models, EACL 2017.
     """
+    assert isinstance(lift, nn.Embedding)
     decoder = nn.Linear(lift.embedding_dim, lift.num_embeddings)
     decoder.weight = lift.weight
     nn.init.zeros_(decoder.bias)

@@ -66,6 +66,14 @@ VARIANTS = {
         Signature((6,), (6, 7), 7),
     ),
     "recurrent_cell-numbers": Case("recurrent_cell", {"features": 4}, Signature((2, 9), (5,))),
+    "transformer": Case(
+        "transformer",
+        {"widths": [8, 12], "feed_forward_widths": [6, 10], "normalization": "pre"},
+        Signature((11,), (11, 7), 7),
+    ),
+    "transformer-numbers": Case(
+        "transformer", {"widths": [8], "feed_forward_widths": [6, 10]}, Signature((2, 9), (5,))
+    ),
     "sequence_mixer-numbers": Case("sequence_mixer", {"widths": [8]}, Signature((2, 9), (5,))),
 }
 CASES = VARIANTS | {
