@@ -30,9 +30,9 @@ from search_spaces.operations.recurrent import (
     Program,
     RecurrentLayer,
     Size,
-    embedding,
     node_cost,
     tied_decoder,
+    tied_embedding,
 )
 from search_spaces.operations.sequence import LinearLift
 from search_spaces.operations.sequence_ends import flow_of, head, head_cost, lift_cost
@@ -181,11 +181,7 @@ def _network_rule(skeleton: _Skeleton) -> Rule:
 
     def build(signature: Signature, cell: Make) -> nn.Module:
         sizes = skeleton.sizes(signature)
-        lift: nn.Module = (
-            LinearLift(signature.input[0], skeleton.features)
-            if signature.vocabulary is None
-            else embedding(signature.vocabulary, skeleton.features)
-        )
+        lift = _lift(signature, skeleton)
         layers = {f"layer{i}": cell(size)[0] for i, size in enumerate(sizes)}
         last = flow_of(signature, sizes[-1].features)
         end = tied_decoder(lift) if skeleton.tied else head(signature, last)
@@ -199,6 +195,13 @@ def _network_rule(skeleton: _Skeleton) -> Rule:
         return ends + Complexity(params=-shared)
 
     return Rule("network", {"cell": "Cell"}, infer, build, cost=cost)
+
+
+def _lift(signature: Signature, skeleton: _Skeleton) -> nn.Module:
+    if signature.vocabulary is None:
+        return LinearLift(signature.input[0], skeleton.features)
+    embedding = tied_embedding if skeleton.tied else nn.Embedding
+    return embedding(signature.vocabulary, skeleton.features)
 
 
 def _cell_rule(num_states: int, weight: float) -> Rule:

@@ -11,6 +11,7 @@ Processing, IEEE Access 2022 (its code's form).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from nas.space import Notation
 from search_spaces.operations.recurrent import INPUT, Node, Program
 
 MAX_STATES = 3
+MOST_NESTED = 145  # with the rules above, what a space takes
 OPERATIONS = {  # of a recipe: the kind, and the numbers of inputs it takes
     "linear": ("linear", (1, 2, 3)),
     "blend": ("blend", (3,)),
@@ -32,6 +34,7 @@ OPERATIONS = {  # of a recipe: the kind, and the numbers of inputs it takes
     "activation_sigm": ("sigmoid", (1,)),
     "activation_leaky_relu": ("leaky_relu", (1,)),
 }
+SYMMETRIC = ("linear", "sum", "prod")
 ARITIES = {1: "unary", 2: "binary", 3: "ternary"}
 _NEW, _PREVIOUS = re.compile(r"h_new_(\d+)"), re.compile(r"h_prev_(\d+)")
 
@@ -147,6 +150,8 @@ class _Recipe:
             return f"h{int(previous[1])}" if previous else INPUT
         if name in self.open:
             raise self.error(f"{' needs '.join([*self.open[self.open.index(name) :], name])}")
+        if len(self.open) > MOST_NESTED:
+            raise self.error(f"more than {MOST_NESTED} nodes are nested")
         if name not in self.nodes:
             names = [INPUT, *(f"h_prev_{i}" for i in range(self.num_states)), *self.nodes]
             raise SearchSpaceError(unknown(name, "an input of a recipe's node", names))
@@ -174,32 +179,26 @@ def canonical(architecture: Architecture) -> str:
 
 
 def _text(program: Program, order: tuple[int, ...]) -> str:
-    """The expressions of the new states in an order, a node's name where it was written before."""
-    states = {f"h{old}": f"h{new}" for new, old in enumerate(order)}
-    whole: dict[str, str] = {}  # every node's digest-like form, to order inputs by
+    """The expressions of the new states in an order, a node's number where it was written before."""
+    renamed = {f"h{old}": f"h{new}" for new, old in enumerate(order)}
     nodes = dict(program.named())
+    ranks = renamed.copy()  # what inputs are ordered by: of a node, a digest of all that is below it
     for name, node in nodes.items():
-        inputs = [whole.get(i) or states.get(i, i) for i in node.inputs]
-        parts = inputs if node.operation == "blend" else sorted(inputs)
-        whole[name] = f"{node.operation}({','.join(parts)})"
+        below = [ranks.get(i, i) for i in node.inputs]
+        parts = sorted(below) if node.operation in SYMMETRIC else below
+        ranks[name] = hashlib.sha256(f"{node.operation}({','.join(parts)})".encode()).hexdigest()
     done: dict[str, int] = {}
 
     def expression(name: str) -> str:
-        if name not in nodes:
-            return states.get(name, name)
         if name in done:
             return f"n{done[name]}"
-        node = nodes[name]
-        symmetric = node.operation != "blend"
-        inputs = (
-            sorted(node.inputs, key=lambda i: _rank(i, whole, states)) if symmetric else node.inputs
-        )
+        if name not in nodes:
+            return renamed.get(name, name)
+        node, inputs = nodes[name], list(nodes[name].inputs)
+        if node.operation in SYMMETRIC:
+            inputs.sort(key=lambda i: ranks.get(i, i))
         text = f"{node.operation}({', '.join([expression(i) for i in inputs])})"
         done[name] = len(done)
         return text
 
     return "; ".join(expression(program.outputs[i]) for i in order)
-
-
-def _rank(name: str, whole: Mapping[str, str], states: Mapping[str, str]) -> str:
-    return whole.get(name) or states.get(name, name)

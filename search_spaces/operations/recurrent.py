@@ -40,7 +40,7 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "leaky_relu": nn.LeakyReLU,
 }
-EMBEDDING_RANGE = 0.1  # of tied and untied embeddings as they are drawn, as AWD-LSTM does (recalled)
+TIED_RANGE = 0.1  # of an embedding that is the last map, too, as AWD-LSTM draws it (recalled)
 INPUT = "x"
 
 
@@ -207,10 +207,10 @@ def node_cost(size: Size, node: Node) -> Complexity:
     return Complexity(weights + size.features, macs, macs, outputs)
 
 
-def embedding(vocabulary: int, features: int) -> nn.Embedding:
+def tied_embedding(vocabulary: int, features: int) -> nn.Embedding:
     """A learned vector for every token, drawn evenly from -0.1 to 0.1: (B, L) -> (B, L, F)."""
     lift = nn.Embedding(vocabulary, features)
-    nn.init.uniform_(lift.weight, -EMBEDDING_RANGE, EMBEDDING_RANGE)
+    nn.init.uniform_(lift.weight, -TIED_RANGE, TIED_RANGE)
     return lift
 
 

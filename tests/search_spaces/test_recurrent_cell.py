@@ -274,6 +274,11 @@ LINEAR = {"op": "linear", "input": ["x", "h_prev_0"]}
             "cannot be read: h_new_0 needs a needs h_new_0",
         ),
         ({"h_new_0": LINEAR, "a": LINEAR}, "no new state depends on a; leave it out"),
+        (
+            {"h_new_0": {"op": "linear", "input": ["x", "a0"]}}
+            | {f"a{i}": {"op": "linear", "input": ["x", f"a{i + 1}"]} for i in range(999)},
+            "more than 145 nodes are nested",
+        ),
         ({"h_new_1": LINEAR}, "give h_new_0, and up to h_new_2"),
         ({f"h_new_{i}": LINEAR for i in range(4)}, "give h_new_0, and up to h_new_2"),
         ({"h_new_0": ["linear", "x"]}, "is no recipe"),
@@ -282,7 +287,7 @@ LINEAR = {"op": "linear", "input": ["x", "h_prev_0"]}
             "taken by linear maps alone",
         ),
     ],
-    ids=["operation", "inputs", "name", "cycle", "unused", "gap", "four", "form", "input"],
+    ids=["operation", "inputs", "name", "cycle", "unused", "nested", "gap", "four", "form", "input"],
 )  # fmt: skip
 def test_what_is_no_recipe_is_refused_with_the_reason(recipe: dict[str, Any], message: str) -> None:
     with pytest.raises(SearchSpaceError, match=message):
