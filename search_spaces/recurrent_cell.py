@@ -40,8 +40,8 @@ from search_spaces.recurrent_recipe import ARITIES, EXAMPLES, MAX_STATES, canoni
 
 NUM_REFERENCES = 24  # earlier nodes that can be named; the longest published recipe has 15 nodes
 SMALLEST = 6  # nodes of the tree of the smallest cell
-# Weights are the shares in the 291 different recipes of the published runs on WikiText-2, none of them
-# 0 that may be; but for those of 0 here, which no recipe has, and which are read and never drawn.
+# Weights are near the shares in the 291 different recipes of the published runs on WikiText-2. What no
+# recipe has is rare where it may be an input, and is read but never drawn where it is a kind.
 STATE_WEIGHTS = (0.47, 0.41, 0.12)  # of cells with one, two, three states
 KINDS = {
     "Unary": {"tanh": 0.33, "sigmoid": 0.4, "leaky_relu": 0.27, "linear": 0.0},
