@@ -20,7 +20,7 @@ class Choice(NamedTuple):
     `options` are the drawn rules that are left, `every` all rules of the symbol: one of weight 0 may
     be chosen by its name too. `rejected` names what was chosen here before and did not fit. `depth` is
     the number of rules above, the root's own counted; `weigh` gives the space's weights of the options
-    where they are not those of the rules.
+    where they are not those of the rules; `nodes` is how many nodes the tree has so far.
     """
 
     path: str
@@ -32,6 +32,7 @@ class Choice(NamedTuple):
     restart: int = 0  # how many times the derivation began anew
     depth: int = 1
     weigh: Callable[[Choice], Sequence[float]] | None = None
+    nodes: int = 0
 
 
 Choose = Callable[[Choice], str]
@@ -93,9 +94,8 @@ class Derivation:
                 rule = every[0]
             else:
                 weigh = grammar.weigh.get(symbol)
-                name = self.choose(
-                    Choice(at.path, symbol, left, every, spec, rejected, self.restart, at.depth, weigh)
-                )
+                place = (at.path, symbol, left, every, spec, rejected)
+                name = self.choose(Choice(*place, self.restart, at.depth, weigh, self.nodes))
                 rule = next((r for r in every if r.name == name), None) or grammar.option(
                     symbol, spec, name
                 )

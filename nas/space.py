@@ -17,7 +17,7 @@ from nas.complexity import Complexity, measure
 from nas.counting import Extent, extent
 from nas.derivation import Choice, Choose, Derivation, Derived, Limits, Place, Walk, _At, _Child
 from nas.errors import SearchSpaceError
-from nas.grammar import Grammar, Misfit, Rule, Spec, Symbol
+from nas.grammar import Grammar, Misfit, Ref, Rule, Spec, Symbol
 
 MAX_RESTARTS = 1000
 
@@ -246,8 +246,8 @@ class SearchSpace:
     def _enumerate(
         self, symbol: Symbol, spec: Spec, places: dict[str, Place]
     ) -> Iterator[Architecture]:
-        """Backtracking by running again: a trail of (option, options) that is advanced at its end."""
-        trail: list[tuple[int, int]] = []
+        """Backtracking by running again: a trail of (place, options) that is advanced at its end."""
+        trail: list[tuple[int, list[str]]] = []
         while True:
             position = 0
 
@@ -256,16 +256,17 @@ class SearchSpace:
                 if choice.rejected or not choice.options:
                     raise _DeadEnd
                 if position == len(trail):
-                    trail.append((0, len(choice.options)))
+                    trail.append((0, _fitting(choice, self.limits.max_nodes - choice.nodes)))
                 position += 1
-                return choice.options[trail[position - 1][0]].name
+                place, names = trail[position - 1]
+                return names[place]
 
             run = Derivation(self.grammar, self.limits, choose)
             scope = {role: _finished(run, place) for role, place in places.items()}
             with suppress(Misfit, _DeadEnd):
                 yield run.visit(_At("", scope, 1), symbol, spec, 1)[0]
             del trail[position:]
-            while trail and trail[-1][0] + 1 == trail[-1][1]:
+            while trail and trail[-1][0] + 1 == len(trail[-1][1]):
                 trail.pop()
             if not trail:
                 return
@@ -294,6 +295,28 @@ class SearchSpace:
 
 class _DeadEnd(Exception):
     """An enumerated choice did not fit: go on with the next one."""
+
+
+def _fitting(choice: Choice, most_nodes: int) -> list[str]:
+    """The options but for those that certainly do not fit; _DeadEnd where none is left.
+
+    Those are options without children that do not take the spec, and those with too many children for
+    the nodes that may be.
+    """
+    names = [rule.name for rule in choice.options if _may_fit(rule, choice.spec, most_nodes)]
+    if not names:
+        raise _DeadEnd
+    return names
+
+
+def _may_fit(rule: Rule, spec: Spec, most_nodes: int) -> bool:
+    if rule.children:
+        return 1 + sum(not isinstance(s, Ref) for s in rule.children.values()) <= most_nodes
+    try:
+        rule.infer(spec)
+    except Misfit:
+        return False
+    return True
 
 
 def _finished(run: Derivation, place: Place) -> _Child:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from nas import registry
-from nas.complexity import Complexity, linear
+from nas.complexity import Complexity
 from nas.errors import ConfigurationError
 from nas.grammar import Chain, Misfit, Ref, Rule, Symbol, terminal, values
 from nas.space import SearchSpace, Signature
@@ -23,20 +23,16 @@ from search_spaces.operations.sequence import (
     Attention,
     DepthwiseConvolution,
     Flow,
-    LinearLift,
-    MeanHead,
     Normalization,
-    Positioned,
     Recurrent,
     attention_cost,
     depthwise_convolution_cost,
-    everywhere,
     feed_forward,
     feed_forward_cost,
     layer_norm_cost,
     recurrent_cost,
-    token_lift,
 )
+from search_spaces.operations.sequence_ends import flow_of, head, head_cost, stem, stem_cost
 
 Child = Callable[..., Any]  # Any: a spec out, or a product and its spec out
 
@@ -96,18 +92,6 @@ def sequence_mixer(
     )
 
 
-def _flow(signature: Signature, width: int) -> Flow:
-    """What flows between layers; Misfit where the signature is none of a sequence."""
-    shape, out = signature.input, signature.output
-    if signature.vocabulary is None and len(shape) != 2:
-        raise Misfit(f"the input {shape} is not a sequence of numbers; give (channels, length)")
-    if signature.vocabulary is not None and len(shape) != 1:
-        raise Misfit(f"the input {shape} is not a sequence of tokens; give (length,)")
-    if len(out) != 1 and (len(out) != 2 or out[0] != shape[-1]):
-        raise Misfit(f"the output {out} is neither (features,) nor ({shape[-1]}, features)")
-    return Flow(shape[-1], width, causal=len(out) == 2)
-
-
 def _network_rule() -> Rule:
     """Lift with positions, layers, norm (where they stand before the parts), head."""
 
@@ -115,26 +99,26 @@ def _network_rule() -> Rule:
         signature: Signature, width: Child, norms: Child, depth: Child, layers: Child
     ) -> tuple[int, ...]:
         norms(signature)
-        layers((_flow(signature, width(signature)), depth(signature)))
+        layers((flow_of(signature, width(signature)), depth(signature)))
         return signature.output
 
     def build(
         signature: Signature, width: Child, norms: Child, depth: Child, layers: Child
     ) -> nn.Module:
-        flow = _flow(signature, width(signature)[0])
+        flow = flow_of(signature, width(signature)[0])
         parts = {
-            "stem": _stem(signature, flow),
+            "stem": stem(signature, flow),
             "layers": layers((flow, depth(signature)[0]))[0],
             "norm": nn.LayerNorm(flow.features) if norms(signature)[0].last else nn.Identity(),
-            "head": _head(signature, flow),
+            "head": head(signature, flow),
         }
         return nn.Sequential(OrderedDict(parts))
 
     def cost(
         signature: Signature, width: Child, norms: Child, depth: Child, layers: Child
     ) -> Complexity:
-        flow = _flow(signature, width(signature))
-        ends = _stem_cost(signature, flow) + _head_cost(signature, flow)
+        flow = flow_of(signature, width(signature))
+        ends = stem_cost(signature, flow) + head_cost(signature, flow)
         return ends + layer_norm_cost(flow) if norms(signature).last else ends
 
     children: dict[str, Symbol] = {
@@ -144,34 +128,6 @@ def _network_rule() -> Rule:
         "layers": Chain("Layer"),
     }
     return Rule("network", children, infer, build, cost=cost)
-
-
-def _stem(signature: Signature, flow: Flow) -> nn.Module:
-    lift: nn.Module = (
-        LinearLift(signature.input[0], flow.features)
-        if signature.vocabulary is None
-        else token_lift(signature.vocabulary, flow.features)
-    )
-    return Positioned(lift, flow.length, flow.features)
-
-
-def _stem_cost(signature: Signature, flow: Flow) -> Complexity:
-    size = flow.length * flow.features
-    if signature.vocabulary is not None:
-        return Complexity(params=size + signature.vocabulary * flow.features, activations=size)
-    return Complexity(params=size) + everywhere(
-        flow._replace(features=signature.input[0]), flow.features
-    )
-
-
-def _head(signature: Signature, flow: Flow) -> nn.Module:
-    outputs = signature.output[-1]
-    return nn.Linear(flow.features, outputs) if flow.causal else MeanHead(flow.features, outputs)
-
-
-def _head_cost(signature: Signature, flow: Flow) -> Complexity:
-    outputs = signature.output[-1]
-    return everywhere(flow, outputs) if flow.causal else linear(flow.features, outputs)
 
 
 def _normalization_rule(name: str) -> Rule:

@@ -10,6 +10,7 @@ B batch, L length, F features, C channels, H heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -151,16 +152,21 @@ def recurrent_cost(flow: Flow) -> Complexity:
     return Complexity(weights + 6 * flow.features, macs, macs, flow.length * flow.features)
 
 
-def feed_forward(features: int, hidden: int) -> nn.Sequential:
-    """Two linear maps with a GELU between them, at every position by itself: (B, L, F) -> (B, L, F)."""
-    return nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, features))
+def feed_forward(features: int, hidden: int, num_hidden: int = 1) -> nn.Sequential:
+    """Linear maps through hidden layers, a GELU after each of these: (B, L, F) -> (B, L, F)."""
+    widths = [features, *[hidden] * num_hidden]
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.GELU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], features))
 
 
-def feed_forward_cost(flow: Flow, hidden: int) -> Complexity:
+def feed_forward_cost(flow: Flow, hidden: int, num_hidden: int = 1) -> Complexity:
     """What `feed_forward` costs."""
     inner = flow._replace(features=hidden)
-    gelu = activation((hidden, flow.length))
-    return everywhere(flow, hidden) + gelu + everywhere(inner, flow.features)
+    more = everywhere(inner, hidden) * (num_hidden - 1)
+    gelus = activation((hidden, flow.length)) * num_hidden
+    return everywhere(flow, hidden) + more + gelus + everywhere(inner, flow.features)
 
 
 class PreNorm(nn.Module):

@@ -57,6 +57,23 @@ VARIANTS = {
     ),
     "darts_cell_1d": Case("darts_cell_1d", {"channels": 2, "cells": 3}, Signature((2, 13), (5,))),
     "sharpdarts": Case("sharpdarts", {"channels": 2, "cells": 3}, Signature((3, 9, 8), (5,))),
+    "recurrent_cell": Case(
+        "recurrent_cell", {"features": 5, "hidden": 6, "num_layers": 2}, Signature((9,), (9, 7), 7)
+    ),
+    "recurrent_cell-tied": Case(
+        "recurrent_cell",
+        {"features": 4, "hidden": 6, "num_layers": 3, "tied": True},
+        Signature((6,), (6, 7), 7),
+    ),
+    "recurrent_cell-numbers": Case("recurrent_cell", {"features": 4}, Signature((2, 9), (5,))),
+    "transformer": Case(
+        "transformer",
+        {"widths": [8, 12], "feed_forward_widths": [6, 10], "normalization": "pre"},
+        Signature((11,), (11, 7), 7),
+    ),
+    "transformer-numbers": Case(
+        "transformer", {"widths": [8], "feed_forward_widths": [6, 10]}, Signature((2, 9), (5,))
+    ),
     "sequence_mixer-numbers": Case("sequence_mixer", {"widths": [8]}, Signature((2, 9), (5,))),
 }
 CASES = VARIANTS | {

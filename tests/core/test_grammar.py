@@ -179,6 +179,34 @@ def test_a_recursive_grammar_is_infinite():
     assert len(set(islice(recursive(Limits(max_depth=9)).enumerate(), 50))) == 50
 
 
+def halving(most_nodes):
+    """Pairs of halves, of which an odd number has none: 8 is a pair of 4s, each a pair of 2s, ..."""
+
+    def halves(size, left, right):
+        if size % 2:
+            raise Misfit("odd")
+        return left(size // 2) + right(size // 2)
+
+    def exact(size):
+        def infer(spec):
+            if spec != size:
+                raise Misfit("another size")
+            return spec
+
+        return terminal(str(size), lambda spec: nn.Identity(), infer=infer)
+
+    pair = rule("pair", halves, left="Tree", right="Tree")
+    rules = {"Tree": [exact(1), exact(2), exact(4), pair]}
+    return SearchSpace("Tree", rules, 8, limits=Limits(max_nodes=most_nodes))
+
+
+@pytest.mark.parametrize(("most_nodes", "count"), [(2, 0), (3, 1), (5, 3), (7, 8), (15, 25)])
+def test_every_tree_within_the_limits_is_enumerated(most_nodes, count):
+    """T(8) = T(4)^2, T(4) = 1 + T(2)^2, T(2) = 1 + T(1)^2, each node counted: 25 without a limit."""
+    found = list(halving(most_nodes)._enumerate("Tree", 8, {}))
+    assert len(set(found)) == len(found) == count
+
+
 @pytest.mark.parametrize(
     "limits", [Limits(max_nodes=7), Limits(max_depth=4), Limits(max_instances=9)], ids=str
 )
