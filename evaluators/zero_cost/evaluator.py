@@ -13,7 +13,7 @@ from torch import Tensor
 from evaluators.zero_cost.naming import proxy
 from evaluators.zero_cost.proxy import Proxy
 from evaluators.zero_cost.subject import Subject
-from evaluators.zero_cost.suite import measure
+from evaluators.zero_cost.suite import measure, plan
 from nas import registry
 from nas.architecture import Architecture
 from nas.errors import ConfigurationError
@@ -45,6 +45,7 @@ class ZeroCost(Evaluator):
             raise ConfigurationError(
                 f"batch_size is {self.batch_size}; it takes a whole number from 1."
             )
+        plan(self._proxies)  # refuses settings that cannot be
         names = [metric.name for p in self._proxies for metric in p.metrics]
         for name in names:
             if names.count(name) > 1:
