@@ -91,7 +91,7 @@ def test_fisher_sums_the_squares_of_channels_for_every_weight():
     expected = 0.0
     for layer, a in kept:
         for channel in range(a.shape[1]):
-            products = (a * a.grad)[:, channel].reshape(len(a), -1).sum(1)
+            products = (a * a.grad).detach()[:, channel].reshape(len(a), -1).sum(1)
             expected += layer.weight[channel].numel() * float(products.square().mean()) / 2
     assert score(subject(rectified(), images()), "fisher") == pytest.approx(expected, rel=1e-5)
 
