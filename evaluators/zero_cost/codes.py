@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -30,20 +30,41 @@ def rectifiers(subject: Subject) -> tuple[nn.Module, ...]:
     return found
 
 
+class _Input(NamedTuple):
+    """What a rectifier takes, its version, its code (B, neurons), and how many took it in a row."""
+
+    x: Tensor
+    version: int
+    code: Tensor
+    times: int
+
+
 @contextmanager
 def _heard(
-    subject: Subject, step: Step, take: Callable[[Tensor], None]
+    subject: Subject, step: Step, take: Callable[[Tensor, int], None]
 ) -> Iterator[Callable[[], None]]:
-    """Every rectifier's codes (B, neurons) go to `take`; the check raises where that cannot be."""
+    """Rectifiers' codes (B, neurons) go to `take`, with the number of rectifiers in a row that see one
+    tensor; what is given ends that, or raises where examples are mixed."""
     batch, mixed = len(step.inputs), list[int]()
+    last: list[_Input] = []
 
     def hear(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if len(inputs[0]) == batch:
-            take((inputs[0].detach() > 0).flatten(1))
+        x = inputs[0]
+        if len(x) != batch:
+            mixed.append(len(x))
+        elif last and last[0].x is x and last[0].version == x._version:
+            last[0] = last[0]._replace(times=last[0].times + 1)
         else:
-            mixed.append(len(inputs[0]))
+            flush()
+            last[:] = [_Input(x, x._version, (x.detach() > 0).flatten(1), 1)]
+
+    def flush() -> None:
+        for seen in last:
+            take(seen.code, seen.times)
+        last.clear()
 
     def check() -> None:
+        flush()
         if mixed:
             raise Inapplicable(f"a ReLU sees {mixed[0]} rows for {batch} examples: they are mixed")
 
@@ -70,8 +91,8 @@ class Agreements(Observation[Tensor]):
         batch = len(step.inputs)
         agreements = torch.zeros(batch, batch, dtype=torch.float64, device=step.inputs.device)
 
-        def add(on: Tensor) -> None:
-            agreements.add_(_agreements(on))
+        def add(on: Tensor, times: int) -> None:
+            agreements.add_(_agreements(on), alpha=times)
 
         def seen() -> Tensor:
             check()
@@ -108,7 +129,7 @@ class Patterns(Observation[Tensor]):
             found: Tensor = torch.unique(torch.cat(words))
             return found
 
-        with _heard(subject, step, lambda code: words.append(_words(code))) as check:
+        with _heard(subject, step, lambda code, times: words.append(_words(code))) as check:
             yield seen
 
 
@@ -143,5 +164,5 @@ class Regions(Observation[int]):
             rows = torch.cat(codes, 1).cpu().numpy()
             return len({row.tobytes() for row in rows})
 
-        with _heard(subject, step, codes.append) as check:
+        with _heard(subject, step, lambda code, times: codes.append(code)) as check:
             yield seen

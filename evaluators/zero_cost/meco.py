@@ -13,13 +13,13 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from evaluators.zero_cost.batch_norm import BATCH_NORMS
 from evaluators.zero_cost.codes import RECTIFIERS
 from evaluators.zero_cost.fisher import CONVOLUTIONS
 from evaluators.zero_cost.observation import Derivative, Observation, Observed, Pass, Step
 from evaluators.zero_cost.passes import Noise
 from evaluators.zero_cost.proxy import Proxy
 from evaluators.zero_cost.subject import Inapplicable, Subject, hooked
-from evaluators.zero_cost.zen import BATCH_NORMS
 from nas import registry
 from nas.task import Metric
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
+from evaluators.zero_cost.batch_norm import twice_differentiable
 from evaluators.zero_cost.observation import Derivative, Pass, Step, Watched
 from evaluators.zero_cost.subject import Inapplicable, Subject, substituted
 from nas.errors import ConfigurationError
+from nas.holding import untrained
 from nas.training import seeded
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
@@ -39,8 +41,21 @@ class Batch(Pass):
             here = slice(part * size, (part + 1) * size)
             step = Step(subject.inputs[here].detach())
             random = seeded(subject.seeds("batch"), str(step.inputs.device))
-            with random, subject.prepared(), watched.step(step):
+            with random, subject.prepared(), watched.step(step), _weights_alone(subject, watched):
                 _differentiated(subject, watched, step, subject.targets[here])
+
+
+@contextmanager
+def _weights_alone(subject: Subject, watched: Watched) -> Iterator[None]:
+    """Only the subject's weights have gradients, and batch norms that are quick to differentiate twice
+    stand in where that is asked for."""
+    weights = set(subject.weights)
+    others = [p for p in subject.network.parameters() if p not in weights]
+    with ExitStack() as stack:
+        stack.enter_context(untrained(others))
+        if watched.wants(Derivative.CURVATURE):
+            stack.enter_context(twice_differentiable(subject.network))
+        yield
 
 
 def _differentiated(subject: Subject, watched: Watched, step: Step, targets: Tensor) -> None:

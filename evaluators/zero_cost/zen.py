@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from evaluators.zero_cost.batch_norm import BATCH_NORMS
 from evaluators.zero_cost.observation import Derivative, Observation, Observed, Pass, Step
 from evaluators.zero_cost.passes import Noise
 from evaluators.zero_cost.proxy import Proxy
@@ -22,7 +23,6 @@ from nas import registry
 from nas.task import Metric
 
 POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 PERTURBATION = 0.01
 
 

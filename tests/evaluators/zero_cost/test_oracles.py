@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from evaluators.zero_cost.batch_norm import twice_differentiable
 from evaluators.zero_cost.codes import _words
 from nas.training import seeded
 from tests.evaluators.zero_cost.subjects import convolutional, images, score, subject
@@ -185,3 +186,22 @@ def test_the_tangent_kernel_is_that_of_jacobians():
     assert score(subject(network, images()), "ntk_condition") == pytest.approx(
         float(v[-1] / v[0]), rel=1e-3
     )
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_second_derivative_of_batch_norm_is_torchs(affine):
+    x = torch.randn(6, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    norm = nn.BatchNorm1d(3, affine=affine, eps=0.1).double()
+    mix = torch.linspace(-1, 2, x.numel(), dtype=torch.float64).view_as(x).sin()
+
+    def second() -> Tensor:
+        leaf = x.clone().requires_grad_()
+        (first,) = torch.autograd.grad((norm(leaf) * mix).tanh().sum(), leaf, create_graph=True)
+        return torch.autograd.grad((first * mix.roll(1)).sum(), leaf)[0]
+
+    if affine:
+        with torch.no_grad():
+            norm.weight.copy_(torch.tensor([0.5, -2.0, 3.0]))
+    expected = second()
+    with twice_differentiable(norm):
+        torch.testing.assert_close(second(), expected, rtol=1e-9, atol=1e-9)
