@@ -15,9 +15,6 @@ Torch's own second derivative takes about twenty passes over the map, this one s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import Any, final
 
 import torch
@@ -80,22 +77,9 @@ def _projected(
     return found[0], found[1]
 
 
-def _forward(module: Any, x: Tensor) -> Tensor:  # Any: a batch norm of any dimension
+def normalize(module: Any, x: Tensor) -> Tensor:  # Any: a batch norm of any dimension
+    """The module's output in training mode, its scale and shift without a gradient."""
     gamma = torch.ones(x.shape[1]).to(x) if module.weight is None else module.weight.detach()
     beta = torch.zeros(x.shape[1]).to(x) if module.bias is None else module.bias.detach()
     y: Tensor = _Normalize.apply(x, gamma, beta, module.eps)  # type: ignore[no-untyped-call]
     return y
-
-
-@contextmanager
-def twice_differentiable(network: nn.Module) -> Iterator[None]:
-    """Batch norms in training mode compute so within the block; running statistics stay, and gamma and
-    beta have no gradient."""
-    norms = [m for m in network.modules() if type(m) in BATCH_NORMS]
-    try:
-        for module in norms:
-            module.forward = partial(_forward, module)
-        yield
-    finally:
-        for module in norms:
-            del module.forward

@@ -13,14 +13,13 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from evaluators.zero_cost.convolution import CONVOLUTIONS
 from evaluators.zero_cost.observation import Derivative, Observation, Observed, Pass, Step
 from evaluators.zero_cost.passes import Batch
 from evaluators.zero_cost.proxy import Proxy
 from evaluators.zero_cost.subject import Inapplicable, Subject, hooked
 from nas import registry
 from nas.task import Metric
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @registry.proxy("fisher")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from evaluators.zero_cost.batch_norm import BATCH_NORMS
 from evaluators.zero_cost.codes import RECTIFIERS
-from evaluators.zero_cost.fisher import CONVOLUTIONS
+from evaluators.zero_cost.convolution import CONVOLUTIONS
 from evaluators.zero_cost.observation import Derivative, Observation, Observed, Pass, Step
 from evaluators.zero_cost.passes import Noise
 from evaluators.zero_cost.proxy import Proxy

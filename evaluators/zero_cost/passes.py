@@ -10,9 +10,9 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from evaluators.zero_cost.batch_norm import twice_differentiable
 from evaluators.zero_cost.observation import Derivative, Pass, Step, Watched
 from evaluators.zero_cost.subject import Inapplicable, Subject, substituted
+from evaluators.zero_cost.twice_differentiable import twice_differentiable
 from nas.errors import ConfigurationError
 from nas.holding import untrained
 from nas.training import seeded

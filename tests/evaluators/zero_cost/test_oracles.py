@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from evaluators.zero_cost.batch_norm import twice_differentiable
 from evaluators.zero_cost.codes import _words
+from evaluators.zero_cost.twice_differentiable import twice_differentiable
 from nas.training import seeded
 from tests.evaluators.zero_cost.subjects import convolutional, images, score, subject
 
@@ -204,4 +204,26 @@ def test_the_second_derivative_of_batch_norm_is_torchs(affine):
             norm.weight.copy_(torch.tensor([0.5, -2.0, 3.0]))
     expected = second()
     with twice_differentiable(norm):
+        torch.testing.assert_close(second(), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"stride": 2, "padding": 1}, {"groups": 2, "dilation": 2, "padding": 2}, {"bias": False}],
+    ids=lambda s: ",".join(s) or "plain",
+)
+def test_the_second_derivative_of_convolution_is_torchs(settings):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, 6, 7, dtype=torch.float64, generator=generator)
+    layer = nn.Conv2d(4, 6, 3, **settings).double()
+
+    def second() -> list[Tensor]:
+        leaf = x.clone().requires_grad_()
+        both = [leaf, layer.weight]
+        first = torch.autograd.grad(layer(leaf).sin().sum(), both, create_graph=True)
+        mixed = sum((g * g.detach().roll(1)).sum() for g in first)
+        return list(torch.autograd.grad(mixed, both))
+
+    expected = second()
+    with twice_differentiable(layer):
         torch.testing.assert_close(second(), expected, rtol=1e-9, atol=1e-9)
