@@ -1,11 +1,12 @@
-"""Convolution whose gradient is quick to differentiate again.
+"""Convolution whose gradient is quick to differentiate again along its own weights.
 
-With y = x * w, gx = gy *T w and gw = x # gy (correlation), cotangents u of gx and v of gw give
+With y = s (x * w), s = 1 a scale, gx = s (gy *T w) and gw = x # gy (correlation), cotangents u of gx,
+v of gw and c of y give
 
-    of gy: u * w + x * v        of x: gy *T v        of w: u # gy,
+    of gy: s (u * w) + x * v        of x: gy *T v, and s (c *T w)        of s: u . gx + c . y.
 
-each by the operators of the first derivative. Torch forms u # gy as a convolution with the whole map as
-its kernel, which takes twice as long.
+The last is w . (d/dw): two products of maps in the place of the two correlations that the gradient in w
+takes, which has none here. In the first derivative w has its gradient as ever.
 """
 
 from __future__ import annotations
@@ -46,20 +47,24 @@ class Window(NamedTuple):
 
 @final
 class _Convolve(Function):
-    """y of x and w."""
+    """y of x, w and s."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, window: Window) -> Tensor:  # Any: torch's own
-        ctx.save_for_backward(x, w)
+    def forward(ctx: Any, x: Tensor, w: Tensor, s: Tensor, window: Window) -> Tensor:  # Any: torch's
+        y = window.forward(x, w)
+        ctx.save_for_backward(x, w, s, y)
         ctx.window = window
-        return window.forward(x, w)
+        return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, w = ctx.saved_tensors
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, w, s, y = ctx.saved_tensors
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
-        gx, gw = _Gradient.apply(gy, x, w, ctx.window, wanted)  # type: ignore[no-untyped-call]
-        return gx if wanted[0] else None, gw if wanted[1] else None, None
+        if torch.is_grad_enabled():  # the first derivative, which is to be differentiated
+            gx, gw = _Gradient.apply(gy, x, w, s, ctx.window, wanted)  # type: ignore[no-untyped-call]
+            return gx if wanted[0] else None, gw if wanted[1] else None, None, None
+        gx = ctx.window.backward(gy, x, w, (True, False))[0] if wanted[0] else None
+        return gx, None, _dot(gy, y), None
 
 
 @final
@@ -68,35 +73,44 @@ class _Gradient(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, gy: Tensor, x: Tensor, w: Tensor, window: Window, wanted: tuple[bool, bool]
+        ctx: Any,
+        gy: Tensor,
+        x: Tensor,
+        w: Tensor,
+        s: Tensor,  # noqa: ARG004  backward gives its derivative
+        window: Window,
+        wanted: tuple[bool, bool],
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(gy, x, w)
-        ctx.window = window
         ctx.set_materialize_grads(False)
-        gx, gw = window.backward(gy, x, w, wanted)
-        return gx if wanted[0] else gy.new_empty(0), gw if wanted[1] else gy.new_empty(0)
+        found = window.backward(gy, x, w, wanted)
+        gx, gw = (one if want else gy.new_empty(0) for one, want in zip(found, wanted, strict=True))
+        ctx.save_for_backward(gy, x, w, gx)
+        ctx.window = window
+        return gx, gw
 
     @staticmethod
     def backward(
         ctx: Any, u: Tensor | None, v: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        gy, x, w = ctx.saved_tensors
-        window, needs = ctx.window, ctx.needs_input_grad
-        of_gy = of_x = of_w = None
+    ) -> tuple[Tensor | None, Tensor | None, None, Tensor | None, None, None]:
+        gy, x, w, gx = ctx.saved_tensors
+        window, of_gy, of_x, of_s = ctx.window, None, None, None
         if u is not None:
-            of_gy = window.forward(u, w) if needs[0] else None
-            of_w = window.backward(gy, u, w, (False, True))[1] if needs[2] else None
+            of_gy, of_s = window.forward(u, w), _dot(u, gx)
         if v is not None:
-            more = window.forward(x, v) if needs[0] else None
-            of_gy = more if of_gy is None or more is None else of_gy.add_(more)
-            of_x = window.backward(gy, x, v, (True, False))[0] if needs[1] else None
-        return of_gy, of_x, of_w, None, None
+            of_gy = window.forward(x, v) if of_gy is None else of_gy.add_(window.forward(x, v))
+            of_x = window.backward(gy, x, v, (True, False))[0] if ctx.needs_input_grad[1] else None
+        return of_gy, of_x, None, of_s, None, None
 
 
-def convolve(module: Any, x: Tensor) -> Tensor:  # Any: a convolution of any dimension
-    """The module's output, its bias without a gradient."""
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    """The sum of the products of two maps, a scalar, summed in double precision."""
+    return (first * second).sum(dtype=torch.float64).to(first.dtype)
+
+
+def convolve(module: Any, scale: Tensor, x: Tensor) -> Tensor:  # Any: a convolution of any dimension
+    """The module's output times a scale of 1 that stands for its weights; its bias has no gradient."""
     window = Window(module.stride, module.padding, module.dilation, module.groups)
-    y: Tensor = _Convolve.apply(x, module.weight, window)  # type: ignore[no-untyped-call]
+    y: Tensor = _Convolve.apply(x, module.weight, scale, window)  # type: ignore[no-untyped-call]
     if module.bias is None:
         return y
     shifted: Tensor = y + module.bias.detach().view(-1, *[1] * (y.dim() - 2))

@@ -38,8 +38,8 @@ class LossGradient(Observation[Gradient]):
 
 @final
 @dataclass(frozen=True)
-class HessianGradient(Observation[Gradient]):
-    """H g for each of the subject's weights, H the Hessian of the loss and g its gradient."""
+class WeightCurvature(Observation[tuple[float, ...]]):
+    """W . (H g) for each of the subject's weights, H the Hessian of the loss and g its gradient."""
 
     seen_in: Pass = Batch()
 
@@ -48,7 +48,7 @@ class HessianGradient(Observation[Gradient]):
         return frozenset({Derivative.CURVATURE})
 
     @contextmanager
-    def watch(self, subject: Subject, step: Step) -> Iterator[Callable[[], Gradient]]:
+    def watch(self, subject: Subject, step: Step) -> Iterator[Callable[[], tuple[float, ...]]]:
         yield lambda: step.curvature
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
-from evaluators.zero_cost.gradients import HessianGradient
+from evaluators.zero_cost.gradients import WeightCurvature
 from evaluators.zero_cost.observation import Observation, Observed
 from evaluators.zero_cost.proxy import Proxy
-from evaluators.zero_cost.saliency import summed
 from evaluators.zero_cost.subject import Subject
 from nas import registry
 from nas.task import Metric
@@ -34,8 +33,8 @@ class Grasp(Proxy):
 
     @property
     def observations(self) -> tuple[Observation[Any], ...]:
-        return (HessianGradient(),)
+        return (WeightCurvature(),)
 
     def values(self, subject: Subject, observed: Observed) -> tuple[float, ...]:
-        (products,) = observed[HessianGradient()]
-        return (-summed(subject.weights, products),)
+        (along,) = observed[WeightCurvature()]
+        return (-sum(along),)

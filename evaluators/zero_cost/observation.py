@@ -22,7 +22,7 @@ Seen = TypeVar("Seen")
 
 class Derivative(Enum):
     """What a pass is to differentiate: the loss in the weights, the sum of the outputs in the inputs,
-    the gradient of the loss along itself in the weights."""
+    the square of the loss's gradient along the weights."""
 
     LOSS = "loss"
     INPUTS = "inputs"
@@ -34,14 +34,14 @@ class Derivative(Enum):
 class Step:
     """One forward pass while it is watched, and its derivatives as far as they are asked for.
 
-    `gradients` and `curvature` have an entry for each of the subject's weights, None where the loss
-    does not depend on it. `backward` is whether the loss's gradient is being computed just now.
+    `gradients` (None where the loss does not depend on it) and `curvature` have an entry for each of
+    the subject's weights. `backward` is whether the loss's gradient is being computed just now.
     """
 
     inputs: Tensor
     outputs: Tensor | None = None
     gradients: tuple[Tensor | None, ...] = ()
-    curvature: tuple[Tensor | None, ...] = ()
+    curvature: tuple[float, ...] = ()
     input_gradient: Tensor | None = None
     backward: bool = False
 

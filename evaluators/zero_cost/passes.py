@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -27,7 +27,7 @@ class Batch(Pass):
     """The batch in `parts` of equal size, a step each, in training mode.
 
     Differentiates what is asked for: the loss of the part in the weights g; the sum of its outputs in
-    its inputs; H g, H the loss's Hessian in the weights, from g_stopped . g.
+    its inputs; w . (H g) for each weight, H the loss's Hessian, from g_stopped . g.
     """
 
     parts: int = 1
@@ -41,24 +41,23 @@ class Batch(Pass):
             here = slice(part * size, (part + 1) * size)
             step = Step(subject.inputs[here].detach())
             random = seeded(subject.seeds("batch"), str(step.inputs.device))
-            with random, subject.prepared(), watched.step(step), _weights_alone(subject, watched):
-                _differentiated(subject, watched, step, subject.targets[here])
+            with random, subject.prepared(), watched.step(step), _weights_alone(subject):
+                if watched.wants(Derivative.CURVATURE):
+                    with twice_differentiable(subject.network) as scales:
+                        _differentiated(subject, watched, step, subject.targets[here], scales)
+                else:
+                    _differentiated(subject, watched, step, subject.targets[here], {})
 
 
-@contextmanager
-def _weights_alone(subject: Subject, watched: Watched) -> Iterator[None]:
-    """Only the subject's weights have gradients, and batch norms that are quick to differentiate twice
-    stand in where that is asked for."""
+def _weights_alone(subject: Subject) -> AbstractContextManager[None]:
+    """Only the subject's weights have gradients."""
     weights = set(subject.weights)
-    others = [p for p in subject.network.parameters() if p not in weights]
-    with ExitStack() as stack:
-        stack.enter_context(untrained(others))
-        if watched.wants(Derivative.CURVATURE):
-            stack.enter_context(twice_differentiable(subject.network))
-        yield
+    return untrained([p for p in subject.network.parameters() if p not in weights])
 
 
-def _differentiated(subject: Subject, watched: Watched, step: Step, targets: Tensor) -> None:
+def _differentiated(
+    subject: Subject, watched: Watched, step: Step, targets: Tensor, scales: Mapping[Tensor, Tensor]
+) -> None:
     of_inputs = watched.wants(Derivative.INPUTS) and step.inputs.is_floating_point()
     curved = watched.wants(Derivative.CURVATURE)
     of_loss = curved or watched.wants(Derivative.LOSS)
@@ -79,21 +78,33 @@ def _differentiated(subject: Subject, watched: Watched, step: Step, targets: Ten
         step.backward = False
         step.gradients = tuple(g if g is None else g.detach() for g in gradients)
         if curved:
-            step.curvature = _along(gradients, subject.weights, keep=of_inputs)
+            step.curvature = _along(gradients, subject.weights, scales, keep=of_inputs)
     if of_inputs:
         (step.input_gradient,) = torch.autograd.grad(step.outputs.sum(), step.inputs)
     step.outputs = step.outputs.detach()
 
 
 def _along(
-    gradients: tuple[Tensor | None, ...], weights: tuple[nn.Parameter, ...], *, keep: bool
-) -> tuple[Tensor | None, ...]:
-    """H g for every weight."""
+    gradients: tuple[Tensor | None, ...],
+    weights: tuple[nn.Parameter, ...],
+    scales: Mapping[Tensor, Tensor],
+    *,
+    keep: bool,
+) -> tuple[float, ...]:
+    """W . (H g) for every weight; where a scale stands for it, that is the derivative in the scale."""
     products = [(g.detach() * g).sum() for g in gradients if g is not None and g.requires_grad]
     if not products:
-        return (None,) * len(weights)
+        return (0.0,) * len(weights)
     total = torch.stack(products).sum()
-    return torch.autograd.grad(total, weights, retain_graph=keep, allow_unused=True)
+    inputs = [*weights, *scales.values()]
+    found = torch.autograd.grad(total, inputs, retain_graph=keep, allow_unused=True)
+    own, scaled = found[: len(weights)], dict(zip(scales, found[len(weights) :], strict=True))
+    sums = []
+    for weight, product in zip(weights, own, strict=True):
+        along = scaled.get(weight)
+        direct = 0.0 if product is None else float((weight.detach() * product).sum())
+        sums.append(direct if along is None else direct + float(along))
+    return tuple(sums)
 
 
 @final

@@ -217,13 +217,16 @@ def test_the_second_derivative_of_convolution_is_torchs(settings):
     x = torch.randn(3, 4, 6, 7, dtype=torch.float64, generator=generator)
     layer = nn.Conv2d(4, 6, 3, **settings).double()
 
-    def second() -> list[Tensor]:
+    def first() -> tuple[Tensor, list[Tensor]]:
         leaf = x.clone().requires_grad_()
         both = [leaf, layer.weight]
-        first = torch.autograd.grad(layer(leaf).sin().sum(), both, create_graph=True)
-        mixed = sum((g * g.detach().roll(1)).sum() for g in first)
-        return list(torch.autograd.grad(mixed, both))
+        gradients = torch.autograd.grad(layer(leaf).sin().sum(), both, create_graph=True)
+        return sum((g * g.detach().roll(1)).sum() for g in gradients), both
 
-    expected = second()
-    with twice_differentiable(layer):
-        torch.testing.assert_close(second(), expected, rtol=1e-9, atol=1e-9)
+    mixed, both = first()
+    of_x, of_weight = torch.autograd.grad(mixed, both)
+    with twice_differentiable(layer) as scales:
+        mixed, (leaf, _) = first()
+        found, along = torch.autograd.grad(mixed, [leaf, scales[layer.weight]])
+    torch.testing.assert_close(found, of_x, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(along, (of_weight * layer.weight).sum().detach(), rtol=1e-9, atol=1e-9)
