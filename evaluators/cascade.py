@@ -57,18 +57,20 @@ class Cascade(Evaluator):
 
     def evaluate(self, problem: Problem, architecture: Architecture, context: Context) -> Evaluation:
         metrics: dict[str, float] = {}
+        missing: dict[str, str] = {}
         weights: Mapping[str, Tensor] | None = None
         cost = 0.0
         for stage in self.stages:
             within = _reporting(metrics, problem, context)
             result = _known(stage, problem, context) or stage.evaluate(problem, architecture, within)
             metrics |= result.metrics
+            missing |= result.missing
             weights = result.weights if result.weights is not None else weights
             cost = result.cost if stage is self.stages[-1] else 0.0
-            reason = result.infeasible or problem.excess(metrics)
+            reason = result.infeasible or problem.lack(missing) or problem.excess(metrics)
             if reason is not None:
-                return Evaluation(metrics, reason, cost, weights)
-        return Evaluation(metrics, cost=cost, weights=weights)
+                return Evaluation(metrics, reason, cost, weights, missing)
+        return Evaluation(metrics, None, cost, weights, missing)
 
     def test(
         self, problem: Problem, architecture: Architecture, weights: Mapping[str, Tensor] | None

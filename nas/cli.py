@@ -90,11 +90,12 @@ def print_json(value: Any) -> None:  # Any: JSON values
 
 
 @cli.command("list")
-@click.argument("kind", type=click.Choice([f"{kind}s" for kind in registry.KINDS]))
+@click.argument("plural", metavar="KIND", type=click.Choice(list(registry.KINDS.values())))
 @JSON
-def list_parts(kind: str, *, as_json: bool) -> None:
-    """List the spaces, tasks, searchers or evaluators that can be named."""
-    found = registry.parts(kind.removesuffix("s"))
+def list_parts(plural: str, *, as_json: bool) -> None:
+    """List the spaces, tasks, searchers, evaluators, pruners or proxies that can be named."""
+    singular = {word: kind for kind, word in registry.KINDS.items()}
+    found = registry.parts(singular[plural])
     if as_json:
         print_json([{"name": p.name, "description": p.summary} for p in found.values()])
         return

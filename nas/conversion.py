@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import types
 from collections import abc
 from collections.abc import Mapping
@@ -11,12 +12,15 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from nas.errors import ConfigurationError, unknown
 
+COMMA = re.compile(r",(?![^()]*\))")  # outside of parentheses
+
 
 def convert(value: Any, wanted: Any, what: str) -> Any:  # Any: JSON values, typing forms
     """The value as the wanted type; ConfigurationError naming `what` where that cannot be.
 
-    Text is read as a Python literal where the type is not text. Whole numbers written as 1e3 or 3.0
-    are integers; lists become tuples. A mapping is a table, or text such as depth:2,width:8.
+    Text is read as a Python literal where the type is not text. Whole numbers written as 1e3 or 3.0 are
+    integers; lists become tuples, as does text at its commas outside of parentheses. A mapping is a
+    table, or text such as depth:2,width:8.
     """
     origin, arguments = get_origin(wanted), get_args(wanted)
     if wanted is Any or wanted is object:
@@ -65,7 +69,7 @@ def _union(value: Any, arguments: tuple[Any, ...], what: str) -> Any:  # Any: as
 
 def _tuple(value: Any, arguments: tuple[Any, ...], what: str) -> Any:  # Any: as in convert
     if isinstance(value, str):
-        value = [item.strip() for item in value.split(",")]
+        value = [item.strip() for item in COMMA.split(value)]
     items = value if isinstance(value, list | tuple) else (value,)
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(convert(item, arguments[0], what) for item in items)

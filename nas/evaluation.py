@@ -75,6 +75,9 @@ class Context:
 class Evaluation:
     """Metrics by name, or why there are none (`infeasible`: a result, not a bug).
 
+    `missing` gives the reasons for single metrics that there are none of while others are; where one is
+    an objective or has a limit, the study takes the architecture as infeasible.
+
     `cost` is in the evaluator's own unit (`Evaluator.cost_unit`). `weights` is the trained state, for
     saving what was found; it is not part of the record.
     """
@@ -83,6 +86,7 @@ class Evaluation:
     infeasible: str | None = None
     cost: float = 1.0
     weights: Mapping[str, Tensor] | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 class Evaluator(ABC):

@@ -138,7 +138,9 @@ def within(problem: Problem, trials: Sequence[Trial], budgets: Point) -> list[Tr
                 unknown(name, "a metric of the trials", sorted(measured | UNITS.keys()))
             )
     completed = [_computed(problem, t, budgets) for t in completed]
-    fitting = [t for t in completed if all(t.metrics[n] <= most for n, most in budgets.items())]
+    fitting = [
+        t for t in completed if all(t.metrics.get(n, math.inf) <= most for n, most in budgets.items())
+    ]
     if not fitting:
         raise ConfigurationError(_nothing(completed, budgets))
     return fitting
@@ -155,14 +157,16 @@ def _computed(problem: Problem, trial: Trial, budgets: Point) -> Trial:
     if not missing:
         return trial
     found = problem.space.complexity(trial.architecture).metrics()
-    return replace(trial, metrics={**trial.metrics, **{n: found[n] for n in missing}})
+    return replace(trial, metrics={**trial.metrics, **{n: found[n] for n in missing if n in found}})
 
 
 def _nothing(completed: Sequence[Trial], budgets: Point) -> str:
     asked = " and ".join(f"{name} at most {_figure(most)}" for name, most in budgets.items())
     if not completed:
         return f"no trial is completed, so none has {asked}."
-    least = ", ".join(f"{n} {_figure(min(t.metrics[n] for t in completed))}" for n in budgets)
+    least = ", ".join(
+        f"{n} {_figure(min(t.metrics.get(n, math.inf) for t in completed))}" for n in budgets
+    )
     return f"no completed trial has {asked}; the least there is: {least}."
 
 

@@ -99,7 +99,7 @@ def _print_trials(outcome: Outcome, top: int) -> None:
     rows = [
         [
             str(t.number),
-            *(number(t.metrics[n]) for n in names),
+            *(number(t.metrics[n]) if n in t.metrics else "missing" for n in names),
             number(t.cost),
             brief(t.architecture, SHOWN),
         ]
@@ -184,6 +184,7 @@ def _outcome_tables(outcome: Outcome, value: Worth | None) -> dict[str, Any]:  #
             "architecture": str(t.architecture),
             "metrics": dict(t.metrics),
             "infeasible": t.infeasible,
+            "missing": dict(t.missing),
             "pruned": t.pruned,
             "cost": t.cost,
             "seconds": t.seconds,

@@ -69,6 +69,11 @@ class Problem:
                 return f"{name} {metrics[name]:,.6g} exceeds the limit of {most:,.6g}"
         return None
 
+    def lack(self, missing: Mapping[str, str]) -> str | None:
+        """Why the first objective or limited metric that is missing is; None if none is."""
+        wanted = (*(objective.metric for objective in self.objectives), *self.limits)
+        return next((f"no {name}: {missing[name]}" for name in wanted if name in missing), None)
+
     def sample(self, rng: random.Random) -> Architecture:
         """A random architecture, drawn until it keeps the limits (at most 200 times)."""
         return self._within(lambda: variation.sample(self.space, rng))

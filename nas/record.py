@@ -206,6 +206,7 @@ class Record:
             self._architecture(number),
             metrics=result["metrics"],
             infeasible=result.get("infeasible"),
+            missing=result.get("missing", {}),
             pruned=result.get("pruned", False),
             notes=attributes.get("notes", {}),
             cost=result["cost"],
@@ -363,8 +364,12 @@ class Record:
             "cost": trial.cost,
             "seconds": round(trial.seconds, 4),
         }
-        optional = {"infeasible": trial.infeasible, "reused": trial.reused, "curve": curve or None}
-        optional |= {"pruned": trial.pruned or None}
+        optional: dict[str, Any] = {
+            "infeasible": trial.infeasible,
+            "reused": trial.reused,
+            "curve": curve or None,
+        }
+        optional |= {"pruned": trial.pruned or None, "missing": dict(trial.missing) or None}
         result |= {key: value for key, value in optional.items() if value is not None}
         try:
             self.storage.set_trial_user_attr(claim.trial_id, "evaluation", result)

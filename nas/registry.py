@@ -1,9 +1,9 @@
-"""Names of spaces, tasks, searchers, evaluators and pruners; listed without importing the parts.
+"""Names of spaces, tasks, searchers, evaluators, pruners and proxies; listed without importing them.
 
 A part is a function or class under a decorator such as ``@registry.space("kan")``. The files of the
 project's packages, and of what the entry-point groups ``nasgram.spaces``, ``nasgram.tasks``,
-``nasgram.searchers``, ``nasgram.evaluators`` and ``nasgram.pruners`` name, are read for such
-decorators; a part's module is imported when the part is used.
+``nasgram.searchers``, ``nasgram.evaluators``, ``nasgram.pruners`` and ``nasgram.proxies`` name, are
+read for such decorators; a part's module is imported when the part is used.
 """
 
 from __future__ import annotations
@@ -23,13 +23,21 @@ from typing import Any, TypeVar, get_type_hints
 from nas.conversion import convert, plain
 from nas.errors import ConfigurationError, unknown
 
-KINDS = ("space", "task", "searcher", "evaluator", "pruner")
+KINDS = {
+    "space": "spaces",
+    "task": "tasks",
+    "searcher": "searchers",
+    "evaluator": "evaluators",
+    "pruner": "pruners",
+    "proxy": "proxies",
+}  # each with its plural
 PACKAGES = {
     "space": ("search_spaces",),
     "task": ("evaluators",),
     "searcher": ("nas.searchers",),
     "evaluator": ("evaluators",),
     "pruner": ("nas.pruners",),
+    "proxy": ("evaluators.zero_cost",),
 }
 
 Made = TypeVar("Made", bound=Callable[..., Any])  # Any: parts of every kind
@@ -71,6 +79,11 @@ def evaluator(name: str) -> Callable[[Made], Made]:
 def pruner(name: str) -> Callable[[Made], Made]:
     """Register a Pruner."""
     return _register("pruner", name)
+
+
+def proxy(name: str) -> Callable[[Made], Made]:
+    """Register a zero-cost Proxy."""
+    return _register("proxy", name)
 
 
 def _register(kind: str, name: str) -> Callable[[Made], Made]:
@@ -200,7 +213,7 @@ def _found(kind: str) -> dict[str, Part]:
 
 
 def _plugged(kind: str) -> list[str]:
-    points = entry_points(group=f"nasgram.{kind}s")
+    points = entry_points(group=f"nasgram.{KINDS[kind]}")
     return sorted({point.value.partition(":")[0] for point in points})
 
 

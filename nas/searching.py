@@ -307,7 +307,7 @@ def report(outcome: Outcome) -> str:
         "| --- | " + "--- | " * len(names) + "--- | --- |",
     ]
     for trial in front:
-        scores = [f"{trial.metrics[n]:.6g} {outcome.metrics[n].unit}".strip() for n in names]
+        scores = [_shown(trial, outcome.metrics[n]) for n in names]
         test = outcome.tests.get(trial.number, {})
         shown = ", ".join(f"{n} {v:.6g}" for n, v in test.items()) or "none"
         cells = [str(trial.number), *scores, shown, f"`{trial.architecture}`"]
@@ -328,6 +328,13 @@ def report(outcome: Outcome) -> str:
     if outcome.finalists:
         lines += ["", *finalists.markdown(outcome.problem, outcome.finalists)]
     return "\n".join(lines) + "\n"
+
+
+def _shown(trial: Trial, metric: Metric) -> str:
+    """A trial's metric with its unit, or that it is missing."""
+    if metric.name not in trial.metrics:
+        return "missing"
+    return f"{trial.metrics[metric.name]:.6g} {metric.unit}".strip()
 
 
 def _tested(file: Path) -> dict[str, float]:

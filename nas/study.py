@@ -394,7 +394,7 @@ class _Run:
         same = self.record.history.same(architecture)
         if same is not None:
             metrics = dict(same.metrics)
-            evaluation = Evaluation(metrics, infeasible=same.infeasible, cost=0.0)
+            evaluation = Evaluation(metrics, same.infeasible, cost=0.0, missing=same.missing)
             return self._trial(claim, evaluation, reused=same.number), None
         return self._evaluated(claim, architecture)
 
@@ -403,7 +403,7 @@ class _Run:
         known: dict[str, float] = {}
         if equal is not None and equal.completed:
             shared = (m.name for m in self.study.metrics.values() if m.shared)
-            known = {name: equal.metrics[name] for name in shared}
+            known = {name: equal.metrics[name] for name in shared if name in equal.metrics}
         context = replace(
             self._context(claim.place),
             known=known,
@@ -425,11 +425,10 @@ class _Run:
         for name, value in evaluation.metrics.items():
             if not math.isfinite(value):
                 finite = {k: v for k, v in evaluation.metrics.items() if math.isfinite(v)}
-                return Evaluation(finite, f"{name} is {value}", evaluation.cost)
-        excess = self.study.problem.excess(evaluation.metrics)
-        if excess is not None:
-            return Evaluation(evaluation.metrics, excess, evaluation.cost)
-        return evaluation
+                return replace(evaluation, metrics=finite, infeasible=f"{name} is {value}")
+        problem = self.study.problem
+        reason = problem.lack(evaluation.missing) or problem.excess(evaluation.metrics)
+        return replace(evaluation, infeasible=reason)
 
     def _trial(
         self,
@@ -444,6 +443,7 @@ class _Run:
             claim.proposal.architecture,
             metrics=dict(evaluation.metrics),
             infeasible=evaluation.infeasible,
+            missing=dict(evaluation.missing),
             pruned=pruned,
             notes=dict(claim.proposal.notes),
             system_attributes=dict(claim.proposal.system_attributes),

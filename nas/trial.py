@@ -13,15 +13,16 @@ from nas.architecture import Architecture
 class Trial:
     """A finished trial. `number` counts the study's trials in order, retries of a lost one not apart.
 
-    `metrics` is empty where `infeasible` says why. `notes` is what the searcher noted on its
-    proposal, `system_attributes` what a sampler of Optuna's did. `reused` is the number of the trial
-    whose result this one took over, at no cost.
+    `metrics` is empty where `infeasible` says why; `missing` says it of single metrics. `notes` is what
+    the searcher noted on its proposal, `system_attributes` what a sampler of Optuna's did. `reused` is
+    the number of the trial whose result this one took over, at no cost.
     """
 
     number: int
     architecture: Architecture
     metrics: Mapping[str, float] = field(default_factory=dict)
     infeasible: str | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
     pruned: bool = False
     notes: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
     cost: float = 0.0

@@ -64,7 +64,9 @@ def test_it_gives_exactly_the_metrics_it_states_or_a_reason(
     if result.infeasible is not None:
         assert result.infeasible.strip()
         return
-    assert result.metrics.keys() == {m.name for m in evaluator.metrics(given)}
+    assert result.metrics.keys() | result.missing.keys() == {m.name for m in evaluator.metrics(given)}
+    assert not result.metrics.keys() & result.missing.keys()
+    assert all(reason.strip() for reason in result.missing.values())
     assert all(math.isfinite(value) for value in result.metrics.values())
 
 
