@@ -92,6 +92,7 @@ class Notes:
         parts = [self._state(trial), *self._relations(trial, among)]
         if result is not None:
             parts.append(self._table(result))
+            parts += [f"No {n}: {escaped(why)}" for n, why in result.get("missing", {}).items()]
         if points := len(search_curve(trial)):
             parts.append(f"![Search of trial {trial.number}]({image}/search.svg?points={points})")
         if points := len(curve(trial)):

@@ -135,3 +135,11 @@ def test_conversion(value, wanted, made):
 def test_what_cannot_be_converted_is_named(value, wanted):
     with pytest.raises(ConfigurationError, match="it"):
         convert(value, wanted, "it")
+
+
+def test_every_kind_has_an_entry_point_group_by_its_plural(monkeypatch):
+    asked = []
+    monkeypatch.setattr(registry, "entry_points", lambda group: asked.append(group) or [])
+    for kind in registry.KINDS:
+        registry._plugged(kind)
+    assert {"nasgram.spaces", "nasgram.proxies"} <= set(asked)

@@ -49,7 +49,12 @@ class WeightCurvature(Observation[tuple[float, ...]]):
 
     @contextmanager
     def watch(self, subject: Subject, step: Step) -> Iterator[Callable[[], tuple[float, ...]]]:
-        yield lambda: step.curvature
+        def seen() -> tuple[float, ...]:
+            if isinstance(step.curvature, Inapplicable):
+                raise step.curvature
+            return step.curvature
+
+        yield seen
 
 
 @final

@@ -41,7 +41,7 @@ class Step:
     inputs: Tensor
     outputs: Tensor | None = None
     gradients: tuple[Tensor | None, ...] = ()
-    curvature: tuple[float, ...] = ()
+    curvature: tuple[float, ...] | Inapplicable = ()
     input_gradient: Tensor | None = None
     backward: bool = False
 

@@ -9,15 +9,17 @@ from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evaluators.zero_cost.observation import Derivative, Pass, Step, Watched
-from evaluators.zero_cost.subject import Inapplicable, Subject, substituted
+from evaluators.zero_cost.subject import Inapplicable, Subject, ancestors, substituted
 from evaluators.zero_cost.twice_differentiable import twice_differentiable
 from nas.errors import ConfigurationError
 from nas.holding import untrained
 from nas.training import seeded
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+ONCE = "torch::autograd::Error"  # the node that stands for a missing second derivative
 WITH_BIAS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
@@ -43,7 +45,8 @@ class Batch(Pass):
             random = seeded(subject.seeds("batch"), str(step.inputs.device))
             with random, subject.prepared(), watched.step(step), _weights_alone(subject):
                 if watched.wants(Derivative.CURVATURE):
-                    with twice_differentiable(subject.network) as scales:
+                    # Attention's fused kernels are not differentiated twice, its products are.
+                    with twice_differentiable(subject.network) as scales, sdpa_kernel(SDPBackend.MATH):
                         _differentiated(subject, watched, step, subject.targets[here], scales)
                 else:
                     _differentiated(subject, watched, step, subject.targets[here], {})
@@ -90,14 +93,25 @@ def _along(
     scales: Mapping[Tensor, Tensor],
     *,
     keep: bool,
-) -> tuple[float, ...]:
-    """W . (H g) for every weight; where a scale stands for it, that is the derivative in the scale."""
+) -> tuple[float, ...] | Inapplicable:
+    """W . (H g) for every weight; where a scale stands for it, that is the derivative in the scale.
+
+    Why there is none, where a layer has no second derivative.
+    """
     products = [(g.detach() * g).sum() for g in gradients if g is not None and g.requires_grad]
     if not products:
         return (0.0,) * len(weights)
     total = torch.stack(products).sum()
     inputs = [*weights, *scales.values()]
-    found = torch.autograd.grad(total, inputs, retain_graph=keep, allow_unused=True)
+    # Torch passes over a function that is differentiable once, where inputs are named, without a word.
+    if any(node.name() == ONCE for node in ancestors(total)):
+        return Inapplicable("a layer is differentiable once alone")
+    try:
+        found = torch.autograd.grad(total, inputs, retain_graph=keep, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        return Inapplicable(f"a layer cannot be differentiated twice: {error}")
     own, scaled = found[: len(weights)], dict(zip(scales, found[len(weights) :], strict=True))
     sums = []
     for weight, product in zip(weights, own, strict=True):

@@ -117,7 +117,7 @@ class Subject:
                 stack.callback(module.register_forward_hook(hear).remove)
             with torch.enable_grad():
                 outputs = self.network(x)
-        graph = _ancestors(outputs)
+        graph = ancestors(outputs)
         nodes = _after(x, graph) if x.requires_grad else set(graph)
         modules = frozenset(module for module, node in called if node in nodes)
         return _Paths(modules, self._refusal(nodes, graph))
@@ -136,7 +136,7 @@ class _Paths:
     refusal: str | None
 
 
-def _ancestors(outputs: Tensor) -> dict[Node, list[Node]]:
+def ancestors(outputs: Tensor) -> dict[Node, list[Node]]:
     """Every node of the graph that the outputs were computed by, with those that take what it gives."""
     if outputs.grad_fn is None:
         return {}

@@ -101,6 +101,51 @@ def test_a_proxy_says_when_it_misleads(name):
     assert "Reference:" in text
 
 
+class Attentive(nn.Module):
+    """Attention over three parts of a vector, by torch's fused kernels where they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.lift(x)
+        y = nn.functional.scaled_dot_product_attention(y.unsqueeze(1), y.unsqueeze(1), y.unsqueeze(1))
+        return self.head(y.squeeze(1).mean(1))
+
+
+def test_attention_is_differentiated_twice():
+    x = torch.randn(12, 3, 6, generator=torch.Generator().manual_seed(0))
+    assert math.isfinite(score(subject(Attentive(), x), "grasp"))
+
+
+class Once(torch.autograd.Function):
+    """A function that has a gradient, and that none."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * gradient
+
+
+class Cubed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Once.apply(x)
+
+
+def test_a_layer_without_second_derivative_takes_grasp_alone_away():
+    given = subject(nn.Sequential(nn.Flatten(), nn.Linear(128, 4), Cubed(), nn.Linear(4, 3)), images())
+    found = measured(given, "grasp", "snip", "jacob_cov")
+    assert "differentiable once" in found.missing["grasp"]
+    assert found.values.keys() == {"snip", "jacob_cov"}
+
+
 class Dead(nn.Module):
     """The input does not reach the output."""
 
