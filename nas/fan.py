@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nas.mixture import Mixture, OpenChoice
-from nas.stacking import Known, Layers, Seen, layers_of, norms_of, shared, stacked, stacks
+from nas.stacking import Known, Layers, Seen, described, layers_of, norms_of, shared, stacked, stacks
 
 Gate = tuple[OpenChoice, int]  # open where the choice has this number among those that are computed
 Way = Sequence[Gate]
@@ -77,7 +77,7 @@ class Fan:
         bundles: dict[Group, Bundle] = {}
         rows = {m: self._weights(m, x) for m in numbers}
         for kind in self.kinds:
-            for group in self._groups(kind, numbers):
+            for group in self._groups(kind, numbers, x.device):
                 bundle = bundles.setdefault(group, Bundle(len(group)))
                 options = [self.members[m].layers[kind[m]] for m in group]
                 bundle.add(options, x, torch.stack([rows[m][kind[m]] for m in group]), self.known)
@@ -93,13 +93,18 @@ class Fan:
         assert weights is not None
         return weights.to(x).unbind()
 
-    def _groups(self, kind: Kind, numbers: Sequence[int]) -> Iterator[Group]:
-        """The members whose option of the kind is active, apart by the modes of its layers."""
-        groups: dict[tuple[bool, ...], list[int]] = {}
+    def _groups(self, kind: Kind, numbers: Sequence[int], device: torch.device) -> Iterator[Group]:
+        """The members whose option of the kind is active, apart by the modes of its layers.
+
+        Side by side was tried on CPUs only: elsewhere each has a group of its own.
+        """
+        groups: dict[tuple[int, ...], list[int]] = {}
         for m in numbers:
             if m in kind and kind[m] in self.members[m].choice.active:
-                modes = tuple(layer.training for layer in self.members[m].layers[kind[m]])
-                groups.setdefault(modes, []).append(m)
+                layers = self.members[m].layers[kind[m]]
+                modes = tuple(layer.training for layer in layers)
+                alone = () if device.type == "cpu" or shared(layers) else (m,)
+                groups.setdefault((*modes, *alone), []).append(m)
         yield from map(tuple, groups.values())
 
 
@@ -110,7 +115,7 @@ def _kinds(members: Sequence[Member]) -> list[Kind]:
         texts: list[str] = []
         for index, layers in enumerate(member.layers):
             if stacks(layers):
-                texts.append(repr(layers))
+                texts.append(", ".join(map(described, layers)))
                 kinds.setdefault((texts[-1], texts.count(texts[-1])), {})[m] = index
     return list(kinds.values())
 

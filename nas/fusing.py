@@ -92,8 +92,10 @@ def _fed_alike(supernet: Supernet, mixtures: list[Mixture]) -> list[list[Mixture
         taken[mixture].extend(inputs)
 
     handles = [mixture.register_forward_pre_hook(note) for mixture in mixtures]
-    with torch.no_grad(), evaluated(supernet.network, batch_statistics=False):
-        supernet(_zeros(supernet))
+    x = _zeros(supernet)
+    drawn = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
+    with torch.no_grad(), drawn, evaluated(supernet.network, batch_statistics=False):
+        supernet(x)
     for handle in handles:
         handle.remove()
     groups: dict[object, list[Mixture]] = {}

@@ -33,6 +33,13 @@ def layers_of(option: nn.Module) -> Layers:
     return [] if isinstance(option, nn.Identity) else [option]
 
 
+def described(layer: nn.Module) -> str:
+    """What it computes but for its weights; a layer's own text leaves some of it out."""
+    fields = {name: value for name, value in vars(layer).items() if not name.startswith("_")}
+    fields.pop("training")
+    return f"{layer} {fields}"
+
+
 def norms_of(layers: Layers) -> list[Any]:  # Any: batch norms
     """The batch norms among them."""
     return [layer for layer in layers if isinstance(layer, _NORMS)]
@@ -128,7 +135,7 @@ def stacked(
     rows: list[Row] = list(zip(*options, strict=True))
     while rows and _is_plain(rows[0][0]):
         layer = rows.pop(0)[0]
-        x = known.once(x, repr(layer), layer)
+        x = known.once(x, described(layer), layer)
     seen: list[list[Seen]] = [[] for _ in options]
     step = _step(rows[0][0]) if rows else 1
     if step > 1:
@@ -159,7 +166,8 @@ def spread(x: Tensor, times: int, known: Known) -> Tensor:
 
 def _is_dense(layer: nn.Module) -> bool:
     """Whether it sees all channels, so that many of a kind can see the channels of one map."""
-    return isinstance(layer, _CONVOLUTIONS) and layer.groups == 1
+    of_all = isinstance(layer, _CONVOLUTIONS) and layer.groups == 1
+    return of_all and not FastDepthwise.replaces(layer)  # which one of one channel is
 
 
 def _step(layer: nn.Module) -> int:
@@ -204,10 +212,9 @@ def _normed(row: Row, x: Tensor, weights: Tensor | None, seen: list[list[Seen]])
     like = x if first.running_mean is None else first.running_mean
     mean, variance = like.new_zeros(2, x.shape[1])
     y = batch_norm(x, mean, variance, scale, shift, True, 1.0, first.eps)  # they are then the batch's
-    if first.training:
-        parts = mean.chunk(len(row)), variance.chunk(len(row))
-        for notes, *of_one in zip(seen, row, *parts, strict=True):
-            notes.append(Seen(*of_one))
+    parts = mean.chunk(len(row)), variance.chunk(len(row))
+    for notes, *of_one in zip(seen, row, *parts, strict=True):
+        notes.append(Seen(*of_one))
     return y
 
 
