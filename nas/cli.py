@@ -18,8 +18,10 @@ from click.shell_completion import get_completion_class
 from nas import registry
 from nas.errors import ConfigurationError, NasgramError
 from nas.options import (
+    EVALUATORS,
     FINALISTS,
     JSON,
+    LIMITS,
     RESULTS,
     SET,
     SPACE,
@@ -30,6 +32,7 @@ from nas.options import (
     names,
     studies,
 )
+from nas.pool_commands import score
 from nas.version import VERSION
 
 if TYPE_CHECKING:
@@ -83,6 +86,9 @@ def cli(files: tuple[Path, ...]) -> None:
     """Search neural architectures, and reuse what was found as plain PyTorch modules."""
     for file in files:
         registry.load(file)
+
+
+cli.add_command(score)
 
 
 def print_json(value: Any) -> None:  # Any: JSON values
@@ -196,14 +202,7 @@ Examples:
 @SPACE
 @TASK
 @click.option("--searcher", metavar="NAME", shell_complete=names("searcher"))
-@click.option(
-    "--evaluator",
-    "evaluators",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=names("evaluator"),
-    help="Repeated: a cascade, cheapest first.",
-)
+@EVALUATORS
 @click.option(
     "--objective",
     "objectives",
@@ -211,13 +210,7 @@ Examples:
     metavar="METRIC:DIRECTION",
     help="maximize or minimize; repeated: a Pareto search. Default: the evaluator's first metric.",
 )
-@click.option(
-    "--limit",
-    "limits",
-    multiple=True,
-    metavar="METRIC=NUMBER",
-    help="Refuse more than this, such as params=1e6; before building where that can be told.",
-)
+@LIMITS
 @click.option("--trials", type=click.IntRange(1), help="Trials in all.  [default: 20]")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Seconds of this run.")
 @click.option("--seed", type=int, help="Determines every draw.  [default: 0]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -82,6 +83,20 @@ class Evaluation:
     infeasible: str | None = None
     cost: float = 1.0
     weights: Mapping[str, Tensor] | None = None
+
+
+def checked(problem: Problem, evaluation: Evaluation) -> Evaluation:
+    """The evaluation, infeasible where a metric is no finite number or exceeds a limit."""
+    if evaluation.infeasible is not None:
+        return evaluation
+    for name, value in evaluation.metrics.items():
+        if not math.isfinite(value):
+            finite = {k: v for k, v in evaluation.metrics.items() if math.isfinite(v)}
+            return Evaluation(finite, f"{name} is {value}", evaluation.cost)
+    excess = problem.excess(evaluation.metrics)
+    if excess is not None:
+        return Evaluation(evaluation.metrics, excess, evaluation.cost)
+    return evaluation
 
 
 class Evaluator(ABC):
