@@ -32,7 +32,7 @@ from nas.options import (
     names,
     studies,
 )
-from nas.pool_commands import score
+from nas.pool_commands import correlate, score
 from nas.version import VERSION
 
 if TYPE_CHECKING:
@@ -82,13 +82,23 @@ Begin with:
     metavar="FILE",
     help="A Python file that registers parts of your own; may be repeated.",
 )
-def cli(files: tuple[Path, ...]) -> None:
+@click.pass_context
+def cli(context: click.Context, /, *, files: tuple[Path, ...]) -> None:
     """Search neural architectures, and reuse what was found as plain PyTorch modules."""
+    context.obj = _located
     for file in files:
         registry.load(file)
 
 
+def _located(name: str) -> Path:
+    """The file of a data set, for commands in files that do not import the evaluators."""
+    from evaluators.datasets import located
+
+    return located(name)
+
+
 cli.add_command(score)
+cli.add_command(correlate)
 
 
 def print_json(value: Any) -> None:  # Any: JSON values

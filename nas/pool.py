@@ -89,7 +89,7 @@ class Pool:
     @classmethod
     def read(cls, path: Path) -> Pool:
         """The pool in a file; DataError where the file is missing, damaged or no pool."""
-        arrays = _arrays(path)
+        arrays = read_arrays(path)
         try:
             told = json.loads(_text(arrays["description"]))
             metrics = {m["name"]: Metric(**m) for m in told["metrics"]}
@@ -119,16 +119,17 @@ class Pool:
         return pool
 
 
-def _arrays(path: Path) -> Arrays:
+def read_arrays(path: Path) -> Arrays:
+    """The arrays of an npz, without pickle; DataError where the file is missing or none."""
     if not path.is_file():
-        raise DataError(f'there is no pool "{path}"; make one with `nas score -o {path}`.')
+        raise DataError(f'there is no file "{path}"; a pool is made with `nas score -o {path}`.')
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is no npz")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f'"{path}" cannot be read as a pool ({error}); name another file.') from None
+        raise DataError(f'"{path}" cannot be read as an npz ({error}); name another file.') from None
 
 
 def _column(arrays: Arrays, name: str, num_rows: int) -> Column:

@@ -15,6 +15,7 @@ from nas.options import EVALUATORS, JSON, LIMITS, SET, SPACE, TASK, WORKERS, mac
 if TYPE_CHECKING:
     from nas.pool import Pool
     from nas.scoring import Scoring
+    from nas.truth import Locate
 
 INTERRUPTED = 130
 
@@ -109,3 +110,52 @@ def _print_pool(pool: Pool, path: Path, *, as_json: bool) -> None:
     if pool.reasons:
         row, why = next(iter(pool.reasons.items()))
         click.echo(f"{len(pool.reasons):,} with a reason, such as {pool.texts[row]}: {why}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  nas correlate pool.npz --truth nasbench201:c10_test200
+  nas correlate pool.npz --truth trained.npz:accuracy --metric params --plot pool.png
+"""
+)
+@click.argument("pool", type=click.Path(path_type=Path), metavar="POOL")
+@click.option(
+    "--truth",
+    required=True,
+    metavar="FILE:COLUMN",
+    help="A metric of another pool, or a column of a table (npz) that names architectures; DATA:COLUMN "
+    "for a data set that `nas data` finds.",
+)
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Repeated. Default: all.")
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(1))
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help='Extra "plot".')
+@JSON
+@click.pass_obj
+def correlate(
+    locate: Locate,
+    /,
+    *,
+    pool: Path,
+    truth: str,
+    metrics: tuple[str, ...],
+    resamples: int,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Correlate a pool's metrics with a truth: Spearman, Kendall, and Spearman given parameters.
+
+    Each with a 95% bootstrap interval, and always beside parameters and multiply-adds.
+    """
+    from nas import correlation_report as report
+    from nas.pool import Pool
+    from nas.terminal import print_table
+
+    found = report.correlate(Pool.read(pool), truth, locate, metrics=metrics, resamples=resamples)
+    if plot is not None:
+        found.draw(plot)
+        click.echo(f"Drawn into {plot}", err=True)
+    if as_json:
+        click.echo(json.dumps(found.tables(), indent=2))
+        return
+    print_table(f"{pool} against {truth}", report.COLUMNS, found.rows())

@@ -102,13 +102,13 @@ def test_a_file_that_is_not_whole_is_refused_in_a_sentence(file, arrays):
 )
 def test_another_kind_of_file_is_refused(tmp_path, content):
     (tmp_path / "p.npz").write_bytes(content)
-    with pytest.raises(DataError, match="cannot be read as a pool"):
+    with pytest.raises(DataError, match="cannot be read as an npz"):
         Pool.read(tmp_path / "p.npz")
 
 
 def test_a_cut_file_is_refused(file):
     file.write_bytes(file.read_bytes()[:-30])
-    with pytest.raises(DataError, match="cannot be read as a pool"):
+    with pytest.raises(DataError, match="cannot be read as an npz"):
         Pool.read(file)
 
 
@@ -122,10 +122,10 @@ def test_a_flipped_byte_is_noticed(file):
 
 
 def test_no_pickle_is_loaded(file):
-    with pytest.raises(DataError, match="cannot be read as a pool"):
+    with pytest.raises(DataError, match="cannot be read as an npz"):
         Pool.read(altered(file, **{"metric/first": np.array([{}, 1, 2, 3], object)}))
 
 
 def test_a_missing_file_is_told_with_the_way_to_make_it(tmp_path):
-    with pytest.raises(DataError, match="make one with `nas score"):
+    with pytest.raises(DataError, match="made with `nas score"):
         Pool.read(tmp_path / "none.npz")

@@ -213,7 +213,7 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence(file, tmp_path):
     two = Problem(SPACE, (Objective("score", "maximize"),) * 2)
     for source, problem, error, said in (
         (Source(), PROBLEM, ConfigurationError, "--set pool=FILE"),
-        (Source(tmp_path / "none.npz"), PROBLEM, DataError, "there is no pool"),
+        (Source(tmp_path / "none.npz"), PROBLEM, DataError, "there is no file"),
         (Source(file, ("d",)), PROBLEM, DataError, "not a metric of the pool"),
         (Source(file, ("a:up",)), PROBLEM, ConfigurationError, "METRIC:DIRECTION"),
         (Source(file), two, ConfigurationError, "one objective"),
