@@ -107,8 +107,8 @@ def _ranks(x: Values, counts: Singles) -> Singles:
     sorted_counts = counts[order]
     if len(starts) < len(x):
         sorted_counts = np.add.reduceat(sorted_counts, starts, axis=0).astype(np.float32)
-    middles = np.cumsum(sorted_counts, axis=0) - sorted_counts / 2
-    ranks: Singles = (middles / np.float32(len(x)) - np.float32(0.5))[group]
+    middles = np.cumsum(sorted_counts, axis=0) / len(x) - sorted_counts / (2 * len(x))
+    ranks: Singles = (middles - 0.5).astype(np.float32)[group]
     return ranks
 
 
