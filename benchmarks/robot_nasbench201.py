@@ -223,14 +223,14 @@ def report(name: str, pool: Pool, found: Sequence[Chosen], table: Table, seconds
     lines = [
         f"# RoBoT on NAS-Bench-201's table: pool `{name}`",
         "",
-        f"{len(pool):,} cells; metrics: {', '.join(pool.columns)}. {BUDGET} evaluations a run; RoBoT and "
-        f"evolution over {num_seeds} seeds, random search over {DRAWN:,}. {seconds:,.0f} s in all.",
+        f"{len(pool):,} cells; metrics: {', '.join(pool.columns)}. {BUDGET} evaluations a run; RoBoT "
+        f"and evolution over {num_seeds} seeds, random search over {DRAWN:,}. {seconds:,.0f} s in all.",
         "",
         "Rank and regret are by the objective within the pool (regret in % points of validation "
-        "accuracy); test accuracies in % after 200 epochs: mean over seeds, its 95% bootstrap interval, "
-        "and the standard deviation. Precision: the share of the 20 best by the mix or the metric that "
-        "is among the 20 best by the objective. Of metrics alone (most or least of each) the three best "
-        "in hindsight are shown, and parameters.",
+        "accuracy); test accuracies in % after 200 epochs: mean over seeds, its 95% bootstrap "
+        "interval, and the standard deviation. Precision: the share of the 20 best by the mix or the "
+        "metric that is among the 20 best by the objective. Of metrics alone (most or least of each) "
+        "the three best in hindsight are shown, and parameters.",
     ]
     for data, prefix in DATA.items():
         lines += ["", *section(data, f"{prefix}_val12", [prefix], pool, found, table)]

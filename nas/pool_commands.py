@@ -105,8 +105,10 @@ def _print_pool(pool: Pool, path: Path, *, as_json: bool) -> None:
         reasons = {pool.texts[row]: why for row, why in pool.reasons.items()}
         click.echo(json.dumps(told | {"reasons": reasons, "description": pool.description}, indent=2))
         return
+    unit = pool.description.get("cost_unit", "")
     shown = [[v if isinstance(v, str) else number(v) for v in row.values()] for row in rows]
     print_table(f"{path}: {len(pool):,} architectures", list(rows[0]), shown)
+    click.echo(f"It took {number(pool.costs.sum())} {unit} and {number(pool.seconds.sum())} s of work.")
     if pool.reasons:
         row, why = next(iter(pool.reasons.items()))
         click.echo(f"{len(pool.reasons):,} with a reason, such as {pool.texts[row]}: {why}")

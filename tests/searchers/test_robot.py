@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from nas.searchers.robot import Robot
 from nas.storage import open_storage
 from nas.study import Budget, Study
 from nas.task import Metric
+from nas.trial import History
 from tests.pools.making import pool_of, written
 from tests.toys import letters
 
@@ -207,6 +208,15 @@ def test_a_pool_smaller_than_the_budget_is_used_up(tmp_path):
     rows = random.Random(0).sample(range(len(TEXTS)), 7)
     pool = pool_of([TEXTS[r] for r in rows], {n: c[rows] for n, c in COLUMNS.items()})
     assert len(run(Robot(Source(written(pool, tmp_path / "p.npz"))))) == 7
+
+
+def test_what_runs_elsewhere_is_not_proposed_again(file):
+    context, history = Context(), History()
+    first = Robot(Source(file)).propose(PROBLEM, history, context)
+    history.running = [first.architecture]
+    second = Robot(Source(file)).propose(PROBLEM, history, replace(context, number=1))
+    assert second.architecture != first.architecture
+    assert second.notes["weights"] == first.notes["weights"]  # nothing is known of them yet
 
 
 def test_what_cannot_be_searched_is_refused_in_a_sentence(file, tmp_path):
