@@ -29,9 +29,10 @@ class Robot(Searcher):
 
     With metrics M_i of a pool, each brought to [0, 1], and weights w: M(a; w) = sum_i w_i M_i(a).
 
-    1. Propose weights w of [-1, 1]^k by the upper confidence bound of a Gaussian process over what
-       earlier weights came to, `budget` times in all. The value of w is the objective of the pool's
-       best architecture by M(.; w): evaluated where it is new, known where it is not.
+    1. Propose weights w of [-1, 1]^k, `budget` times in all: at first 1 or -1, by each metric's
+       direction; then by the upper confidence bound of a Gaussian process over what earlier weights
+       came to. The value of w is the objective of the pool's best architecture by M(.; w): evaluated
+       where it is new, known where it is not.
     2. The weights of the best value, of equals the later, are kept: w~.
     3. Propose the best untried by M(.; w~), until `budget` distinct architectures were evaluated.
 
@@ -41,9 +42,11 @@ class Robot(Searcher):
     `precision`: of the evaluated architectures, the share of the better half by the mix, and by each
     metric alone, that is in the better half by the objective.
 
-    Deviations: ranks are the default transform (`minmax` is the paper's, which one outlier spoils), and
-    the bound is maximized over random points. Where an architecture runs elsewhere or exceeds a limit,
-    the next best by the mix stands in. With `exploitation` none, step 3 is left out.
+    Deviations: ranks are the default transform (`minmax` is the paper's, which one outlier spoils). The
+    process has a fixed length scale, the first weights are not random, and the bound is maximized over
+    random points, half of them corners: see `nas.upper_confidence`. Where an architecture runs
+    elsewhere or exceeds a limit, the next best by the mix stands in. With `exploitation` none, step 3
+    is left out.
 
     Reference: He, Shu, Dai, Low, Robustifying and Boosting Training-Free Neural Architecture Search,
     ICLR 2024, and its code (the bound's 2.576 is that of the library there, recalled).
@@ -84,8 +87,10 @@ class Robot(Searcher):
         return self._exploited(mixes, explored, history, known)
 
     def _suggested(self, mixes: _Mixes, explored: Sequence[_Explored], context: Context) -> Values:
+        if not explored:
+            return np.array(mixes.candidates.signs, float)
         rng = np.random.default_rng(context.stream("weights", len(explored)).getrandbits(64))
-        points = np.array([e.weights for e in explored]).reshape(len(explored), mixes.size)
+        points = np.stack([e.weights for e in explored])
         return suggest(points, _values(explored, mixes.problem), rng, self.kappa)
 
     def _exploited(
@@ -121,10 +126,6 @@ class _Mixes:
     candidates: Candidates
     transform: Transform
     problem: Problem
-
-    @property
-    def size(self) -> int:
-        return len(self.candidates.names)
 
     def scores(self, weights: Values) -> Values:
         """M(.; weights): (rows,)."""

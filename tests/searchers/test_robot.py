@@ -113,9 +113,12 @@ def test_its_regret_is_below_that_of_random_search(studies):
 
 
 def test_exploitation_pays_where_the_metrics_do_not_tell_all(file):
-    noisy = Looked(SCORES + np.random.default_rng(0).normal(0, 0.3, len(SCORES)))
+    noises = np.random.default_rng(0).normal(0, 0.3, (8, len(SCORES)))
     whole, alone = (
-        [best(run(Robot(Source(file), exploitation=e), seed=s, evaluator=noisy)) for s in range(8)]
+        [
+            best(run(Robot(Source(file), exploitation=e), seed=s, evaluator=Looked(SCORES + noise)))
+            for s, noise in enumerate(noises)
+        ]
         for e in ("greedy", "none")
     )
     assert np.mean(whole) > np.mean(alone)
@@ -158,7 +161,7 @@ def test_every_trial_notes_its_weights_and_precision(studies):
 
 
 def test_of_equal_values_the_later_weights_are_kept(file):
-    trials = run(Robot(Source(file), budget=8), evaluator=Looked(np.ones(len(TEXTS))))
+    trials = run(Robot(Source(file)), evaluator=Looked(np.ones(len(TEXTS))))
     exploited = [t for t in trials if t.notes["phase"] == "exploitation"]
     if exploited:
         noted = exploited[0].notes["known"]
