@@ -44,7 +44,8 @@ class Scoring:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in (("sample", self.sample or 1), ("workers", self.workers)):
+        sample = 1 if self.sample is None else self.sample
+        for name, value in (("sample", sample), ("workers", self.workers)):
             if value < 1:
                 raise ConfigurationError(f"{name} is {value}; it takes a whole number from 1.")
 
