@@ -4,9 +4,10 @@
     NASGRAM_DATA=DIR python benchmarks/robot_nasbench201.py pool.npz --name pool
 
 The table is looked for as `nas data nasbench201` does. POOL is a file of `nas score`, folded or not; a
-folded one is unfolded, with parameters and the like counted anew. `table` and `subset` in its place are
-pools of what the published tables hold: two first-version proxies beside parameters and FLOPs for all
-cells, and twelve proxies for 725 cells.
+folded one is unfolded, with parameters and the like counted anew, unless --folded is given: cells of
+one class have equal scores then, and evaluations are spent on several of them. `table` and `subset` in
+its place are pools of what the published tables hold: two first-version proxies beside parameters and
+FLOPs for all cells, and twelve proxies for 725 cells.
 
 Each data set is searched by its own validation accuracy after 12 epochs, and the published way by
 CIFAR-10's for all three. What is reported is the chosen cell's rank and regret by the objective and
@@ -77,7 +78,7 @@ class Table:
         return self.arrays[column][rows].astype(float)
 
 
-def read_pool(name: str, table: Table) -> Pool:
+def read_pool(name: str, table: Table, *, folded: bool) -> Pool:
     if name == "table":
         columns = {new: table.arrays[old].astype(float) for old, new in COLUMNS.items()}
         return made(table.texts, columns)
@@ -87,7 +88,8 @@ def read_pool(name: str, table: Table) -> Pool:
             names = map(str, file["proxies"])
             return made(texts, dict(zip(names, file["zc_c10_scores"].T, strict=True)))
     pool = Pool.read(Path(name))
-    return unfolded_and_counted(pool) if pool.description.get("fold") else pool
+    is_whole = folded or not pool.description.get("fold")
+    return pool if is_whole else unfolded_and_counted(pool)
 
 
 def made(texts: Sequence[str], columns: dict[str, np.ndarray]) -> Pool:
@@ -294,11 +296,12 @@ def main() -> None:
     parser.add_argument("--name", help="of the folder of results; default: the pool's")
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--metrics", nargs="*", help="of the pool; default: all")
+    parser.add_argument("--folded", action="store_true", help="search the representatives alone")
     parser.add_argument("--results", type=Path, default=Path("results/benchmarks/robot_nasbench201"))
     given = parser.parse_args()
     began = time.monotonic()
     table = Table(located("nasbench201").parent)
-    pool = read_pool(given.pool, table)
+    pool = read_pool(given.pool, table, folded=given.folded)
     names = given.metrics or list(pool.columns)
     pool = replace(
         pool,
