@@ -18,8 +18,10 @@ from click.shell_completion import get_completion_class
 from nas import registry
 from nas.errors import ConfigurationError, NasgramError
 from nas.options import (
+    EVALUATORS,
     FINALISTS,
     JSON,
+    LIMITS,
     RESULTS,
     SET,
     SPACE,
@@ -30,6 +32,7 @@ from nas.options import (
     names,
     studies,
 )
+from nas.pool_commands import correlate, score
 from nas.version import VERSION
 
 if TYPE_CHECKING:
@@ -79,10 +82,23 @@ Begin with:
     metavar="FILE",
     help="A Python file that registers parts of your own; may be repeated.",
 )
-def cli(files: tuple[Path, ...]) -> None:
+@click.pass_context
+def cli(context: click.Context, /, *, files: tuple[Path, ...]) -> None:
     """Search neural architectures, and reuse what was found as plain PyTorch modules."""
+    context.obj = _located
     for file in files:
         registry.load(file)
+
+
+def _located(name: str) -> Path:
+    """The file of a data set, for commands in files that do not import the evaluators."""
+    from evaluators.datasets import located
+
+    return located(name)
+
+
+cli.add_command(score)
+cli.add_command(correlate)
 
 
 def print_json(value: Any) -> None:  # Any: JSON values
@@ -197,14 +213,7 @@ Examples:
 @SPACE
 @TASK
 @click.option("--searcher", metavar="NAME", shell_complete=names("searcher"))
-@click.option(
-    "--evaluator",
-    "evaluators",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=names("evaluator"),
-    help="Repeated: a cascade, cheapest first.",
-)
+@EVALUATORS
 @click.option(
     "--objective",
     "objectives",
@@ -212,13 +221,7 @@ Examples:
     metavar="METRIC:DIRECTION",
     help="maximize or minimize; repeated: a Pareto search. Default: the evaluator's first metric.",
 )
-@click.option(
-    "--limit",
-    "limits",
-    multiple=True,
-    metavar="METRIC=NUMBER",
-    help="Refuse more than this, such as params=1e6; before building where that can be told.",
-)
+@LIMITS
 @click.option("--trials", type=click.IntRange(1), help="Trials in all.  [default: 20]")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Seconds of this run.")
 @click.option("--seed", type=int, help="Determines every draw.  [default: 0]")

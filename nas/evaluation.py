@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -87,6 +88,18 @@ class Evaluation:
     cost: float = 1.0
     weights: Mapping[str, Tensor] | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
+
+
+def checked(problem: Problem, evaluation: Evaluation) -> Evaluation:
+    """The evaluation, infeasible where a metric is no finite number, is lacking, or exceeds a limit."""
+    if evaluation.infeasible is not None:
+        return evaluation
+    for name, value in evaluation.metrics.items():
+        if not math.isfinite(value):
+            finite = {k: v for k, v in evaluation.metrics.items() if math.isfinite(v)}
+            return replace(evaluation, metrics=finite, infeasible=f"{name} is {value}")
+    reason = problem.lack(evaluation.missing) or problem.excess(evaluation.metrics)
+    return replace(evaluation, infeasible=reason)
 
 
 class Evaluator(ABC):

@@ -60,6 +60,21 @@ SPACE = click.option(
 TASK = click.option(
     "--task", metavar="NAME", shell_complete=names("task"), help="See `nas list tasks`."
 )
+EVALUATORS = click.option(
+    "--evaluator",
+    "evaluators",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=names("evaluator"),
+    help="Repeated: a cascade, cheapest first.",
+)
+LIMITS = click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="METRIC=NUMBER",
+    help="Refuse more than this, such as params=1e6; before building where that can be told.",
+)
 STORAGE = click.option(
     "--storage",
     metavar="URL",

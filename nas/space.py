@@ -16,7 +16,7 @@ from nas.building import Builder, stated_complexity
 from nas.complexity import Complexity, measure
 from nas.counting import Extent, extent
 from nas.derivation import Choice, Choose, Derivation, Derived, Limits, Place, Walk, _At, _Child
-from nas.errors import SearchSpaceError
+from nas.errors import SearchSpaceError, unknown
 from nas.grammar import Grammar, Misfit, Ref, Rule, Spec, Symbol
 
 MAX_RESTARTS = 1000
@@ -70,8 +70,9 @@ class SearchSpace:
     `spec` is what flows into the start symbol, a `Signature` for whole networks; `at` gives the same
     space for another one. `weigh` gives, for a symbol, the weights of a choice's options where they are
     not those of the rules. `canonical`, where given, maps architectures that compute the same function
-    to one text. `examples` names known architectures. `settings` are the arguments that made the space
-    (its skeleton); they are no part of an architecture.
+    to one text, and `equivalences` names other such maps, as a benchmark may have its own; `classes`
+    gives either by name. `examples` names known architectures. `settings` are the arguments that made
+    the space (its skeleton); they are no part of an architecture.
     """
 
     start: str
@@ -82,6 +83,7 @@ class SearchSpace:
     limits: Limits = Limits()
     weigh: Mapping[str, Callable[[Choice], Sequence[float]]] = field(default_factory=dict)
     canonical: Callable[[Architecture], str] | None = None
+    equivalences: Mapping[str, Callable[[Architecture], str]] = field(default_factory=dict)
     notation: Notation | None = None
     examples: Mapping[str, str] = field(default_factory=dict)
     grammar: Grammar = field(init=False, repr=False, compare=False)
@@ -195,6 +197,17 @@ class SearchSpace:
                 f"{brief(architecture)} cannot be measured before building ({reason}); give the rules "
                 f"of {self._title()} a cost."
             ) from error
+
+    def classes(self, name: str) -> Callable[[Architecture], str]:
+        """The map to one text a class of equal architectures: `function`, the canonical form, or one
+        of the space's `equivalences`.
+        """
+        known = dict(self.equivalences)
+        if self.canonical is not None:
+            known["function"] = self.canonical
+        if name not in known:
+            raise SearchSpaceError(unknown(name, f"an equivalence of {self._title()}", known))
+        return known[name]
 
     def walk(self, architecture: Architecture) -> Walk:
         """The architecture walked through from the root for this space's spec."""

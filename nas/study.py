@@ -28,7 +28,7 @@ from nas.checkpoint import Checkpoints
 from nas.complexity import UNITS
 from nas.curves import Curves
 from nas.errors import ConfigurationError, StorageError, unknown
-from nas.evaluation import Context, Evaluation, Evaluator, Pruned, Row
+from nas.evaluation import Context, Evaluation, Evaluator, Pruned, Row, checked
 from nas.lease import renewed
 from nas.problem import Problem
 from nas.pruner import Point, Pruner
@@ -416,19 +416,9 @@ class _Run:
             evaluation = Evaluation(last, cost=float(len(self.curve)))
             return self._trial(claim, evaluation, pruned=True), None
         reused = equal.number if equal is not None and known and evaluation.cost == 0 else None
-        return self._trial(claim, self._checked(evaluation), reused=reused), evaluation.weights
-
-    def _checked(self, evaluation: Evaluation) -> Evaluation:
-        """The evaluation, infeasible where a metric is no finite number or exceeds a limit."""
-        if evaluation.infeasible is not None:
-            return evaluation
-        for name, value in evaluation.metrics.items():
-            if not math.isfinite(value):
-                finite = {k: v for k, v in evaluation.metrics.items() if math.isfinite(v)}
-                return replace(evaluation, metrics=finite, infeasible=f"{name} is {value}")
-        problem = self.study.problem
-        reason = problem.lack(evaluation.missing) or problem.excess(evaluation.metrics)
-        return replace(evaluation, infeasible=reason)
+        return self._trial(
+            claim, checked(self.study.problem, evaluation), reused=reused
+        ), evaluation.weights
 
     def _trial(
         self,

@@ -65,6 +65,7 @@ def nasbench201(channels: int = 16, cells: int = 5) -> SearchSpace:
         },
         spec=Signature((3, 32, 32), (10,)),
         canonical=function_class,
+        equivalences={"benchmark": benchmark_class},
         notation=Notation("nasbench201", read, write),
     )
 

@@ -11,6 +11,7 @@ from nas.errors import ConfigurationError
 from nas.evaluation import Context
 from nas.problem import Problem
 from nas.searcher import Proposal, Searcher
+from nas.starting import Start
 from nas.trial import History, Trial
 from nas.variation import apply_move, moves
 
@@ -28,7 +29,9 @@ class LocalSearch(Searcher):
        were tried; the first that is strictly better becomes the center.
     3. When no neighbor is left, go to 1. Stop when no new function can be drawn (1,000 draws).
 
-    `initial_size` draws come before the walk, which then starts from the best of them. Notes on a
+    `initial_size` draws come before the walk, which then starts from the best of them. With `start`,
+    architectures by their texts or the names of the space's examples, or with `start_pool`, the
+    `start_size` best of a pool, those come in place of draws, and the walk after them. Notes on a
     trial: `center` (a trial's number) and `next` (the position in the shuffled moves of that center).
 
     Reference: White, Nolen, Savani, Exploring the Loss Landscape in Neural Architecture Search,
@@ -36,22 +39,27 @@ class LocalSearch(Searcher):
     """
 
     initial_size: int = 1
+    start: Start = Start()
 
     def __post_init__(self) -> None:
         if self.initial_size < 1:
             raise ConfigurationError(f"initial_size is {self.initial_size}; it is at least 1.")
 
     def propose(self, problem: Problem, history: History, context: Context) -> Proposal | None:
-        if len(history) < self.initial_size:
-            return self._start(problem, history, context)
-        center, position = self._center(problem, history)
+        given = self.start.texts(problem)
+        if context.number < len(given):
+            return Proposal(problem.space.parse(given[context.number]))
+        initial_size = max(self.initial_size, len(given))
+        if len(history) < initial_size:
+            return self._draw(problem, history, context)
+        center, position = _center(problem, history, initial_size)
         if center is not None:
             step = _step(problem, history, context, center, position)
             if step is not None:
                 return step
-        return self._start(problem, history, context)
+        return self._draw(problem, history, context)
 
-    def _start(self, problem: Problem, history: History, context: Context) -> Proposal | None:
+    def _draw(self, problem: Problem, history: History, context: Context) -> Proposal | None:
         rng = context.rng
         for _ in range(DRAWS):
             architecture = problem.sample(rng)
@@ -59,16 +67,17 @@ class LocalSearch(Searcher):
                 return Proposal(architecture)
         return None
 
-    def _center(self, problem: Problem, history: History) -> tuple[Trial | None, int]:
-        """Where the walk stands after the last trial, and how many of its moves were looked at."""
-        last = history.trials[-1]
-        if "center" in last.notes:
-            center = history.number(last.notes["center"])
-            return (last, 0) if problem.better(last, center) else (center, last.notes["next"])
-        if len(history) > self.initial_size:
-            return (last, 0) if last.completed else (None, 0)
-        front = problem.front(history.trials)
-        return (front[0], 0) if front else (None, 0)
+
+def _center(problem: Problem, history: History, initial_size: int) -> tuple[Trial | None, int]:
+    """Where the walk stands after the last trial, and how many of its moves were looked at."""
+    last = history.trials[-1]
+    if "center" in last.notes:
+        center = history.number(last.notes["center"])
+        return (last, 0) if problem.better(last, center) else (center, last.notes["next"])
+    if len(history) > initial_size:
+        return (last, 0) if last.completed else (None, 0)
+    front = problem.front(history.trials)
+    return (front[0], 0) if front else (None, 0)
 
 
 def _step(

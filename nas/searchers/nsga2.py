@@ -21,6 +21,7 @@ from nas.evaluation import Context
 from nas.mirror import Mirror, mirror, seed
 from nas.problem import Problem
 from nas.searcher import Proposal, Searcher
+from nas.starting import Start
 from nas.trial import History, Trial
 
 GENERATION = "NSGAIISampler:generation"  # of a trial, as Optuna notes it
@@ -33,7 +34,9 @@ PARENTS = "NSGAIISampler:parent:"  # of the study, before the generation whose p
 class NSGA2(Searcher):
     """NSGA-II: generations of children whose parents survived by dominance and crowding distance.
 
-    1. The first `population_size` completed trials are random: generation 0.
+    1. The first `population_size` completed trials are random: generation 0. With `start`,
+       architectures by their texts or the names of the space's examples, or with `start_pool`, the
+       `start_size` best of a pool, the first of them are those.
     2. Of a generation and its parents together, `population_size` survive: front after front, of the
        last one those with the largest crowding distance. They are the next parents.
     3. A child takes each choice from one of two parents (with `crossover_probability`; from the second
@@ -56,6 +59,7 @@ class NSGA2(Searcher):
     swapping_probability: float = 0.5
     mutation_probability: float | None = None
     redraws: int = 20
+    start: Start = Start()
 
     def __post_init__(self) -> None:
         if self.population_size < 2:
@@ -71,8 +75,11 @@ class NSGA2(Searcher):
         sampler = self._sampler(context, family)
         _prepare(image, sampler)
         asked = image.ask(sampler, history.running, image.joint)
+        given = self.start.texts(problem)
         architecture = family.child
-        if architecture is None:
+        if context.number < len(given):
+            architecture = problem.space.parse(given[context.number])
+        elif architecture is None:
             architecture = asked.derive(history, context.rng, alone=_is_even, redraws=self.redraws)
         return Proposal(architecture, system_attributes=image.close(asked))
 

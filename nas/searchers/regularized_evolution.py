@@ -10,6 +10,7 @@ from nas.errors import ConfigurationError
 from nas.evaluation import Context
 from nas.problem import Problem
 from nas.searcher import Proposal, Searcher
+from nas.starting import Start
 from nas.trial import History
 
 
@@ -20,8 +21,8 @@ class RegularizedEvolution(Searcher):
     """Aging evolution: mutate the best of a random tournament among the youngest.
 
     1. Until `population_size` trials are completed, draw at random. With `start`, architectures by
-       their texts or the names of the space's examples, propose those in place of draws, and go on to 2
-       when all of them are tried.
+       their texts or the names of the space's examples, or with `start_pool`, the `start_size` best of
+       a pool, propose those in place of draws, and go on to 2 when all of them are tried.
     2. Draw `tournament_size` of the last `population_size` completed trials, without replacement.
     3. Propose the best of them with one choice made differently. The oldest has left the population.
 
@@ -35,7 +36,7 @@ class RegularizedEvolution(Searcher):
 
     population_size: int = 20
     tournament_size: int = 5
-    start: tuple[str, ...] = ()
+    start: Start = Start()
 
     def __post_init__(self) -> None:
         if not 1 <= self.tournament_size <= self.population_size:
@@ -47,9 +48,10 @@ class RegularizedEvolution(Searcher):
     def propose(self, problem: Problem, history: History, context: Context) -> Proposal:
         rng = context.rng
         population = history.completed[-self.population_size :]
-        if context.number < len(self.start):
-            return Proposal(problem.space.parse(self.start[context.number]))
-        if len(population) < (1 if self.start else self.population_size):
+        given = self.start.texts(problem)
+        if context.number < len(given):
+            return Proposal(problem.space.parse(given[context.number]))
+        if len(population) < (1 if given else self.population_size):
             return Proposal(problem.sample(rng))
         tournament = rng.sample(population, min(self.tournament_size, len(population)))
         parent = rng.choice(problem.front(tournament))

@@ -17,19 +17,27 @@ from nas.storage import open_storage
 from nas.study import Budget, Study
 from nas.trial import History
 from nas.variation import sample
+from tests.pools.making import meaningless
 from tests.toys import Hashed, Scored, blobs, letters, mixed, problem
 
 SEARCHERS = list(registry.parts("searcher"))
 SPACES = list(registry.parts("space"))
+DRAWLESS = ["ranking"]
 PATIENT = ["gp"]  # a proposal takes a tenth of a second: its long tests run with -m slow
+REPLAYING = ["robot"]  # what it noted is read again for each proposal
 LONG = [pytest.param(n, marks=pytest.mark.slow) if n in PATIENT else n for n in SEARCHERS]
+LONGEST = [
+    pytest.param(n, marks=pytest.mark.slow) if n in PATIENT + REPLAYING else n for n in SEARCHERS
+]
 
 
-def make(searcher):
-    """The searcher with its defaults, but for an inner search, which is short."""
+def make(searcher, space=None):
+    """The searcher with its defaults, but for an inner search, which is short, and a pool it needs."""
     options = registry.options("searcher", searcher)
-    short = {"epochs": 1, "candidates": 5, "tuning_epochs": 1}
-    return registry.make("searcher", searcher, {k: v for k, v in short.items() if k in options})
+    given = {"epochs": 1, "candidates": 5, "tuning_epochs": 1}
+    if "pool" in options:
+        given["pool"] = meaningless(space or letters())
+    return registry.make("searcher", searcher, {k: v for k, v in given.items() if k in options})
 
 
 def refusal(searcher, given):
@@ -41,9 +49,10 @@ def refusal(searcher, given):
     return None
 
 
-def fewer(searcher, trials):
+def fewer(searcher, trials, given=None):
     """A fifth of the trials where each is a search of its own, which takes longer."""
-    searches = isinstance(searcher.propose(fitting(searcher), History(), Context()), InnerSearch)
+    proposed = searcher.propose(given or fitting(searcher), History(), Context())
+    searches = isinstance(proposed, InnerSearch)
     return trials // 5 if searches else trials
 
 
@@ -69,7 +78,7 @@ def fitting(searcher):
 
 def run(searcher, *budgets, seed=0, space=None, storage=None):
     storage = storage or open_storage("memory")
-    made = make(searcher)
+    made = make(searcher, space)
     given = fitting(made) if space is None else problem(space)
     trials = []
     for budget in budgets:
@@ -86,11 +95,13 @@ def test_one_seed_gives_one_study(searcher):
 
 @pytest.mark.parametrize("searcher", LONG)
 def test_other_seeds_give_other_studies(searcher):
+    if searcher in DRAWLESS:
+        pytest.skip("it draws nothing")
     trials = fewer(make(searcher), 40)
     assert run(searcher, trials) != run(searcher, trials, seed=1)
 
 
-@pytest.mark.parametrize("searcher", LONG)
+@pytest.mark.parametrize("searcher", LONGEST)
 def test_stopped_after_any_trial_and_resumed_it_is_the_identical_study(searcher):
     trials = fewer(make(searcher), 30)
     whole = run(searcher, trials)
@@ -103,7 +114,7 @@ def test_stopped_after_any_trial_and_resumed_it_is_the_identical_study(searcher)
 def test_stopped_and_resumed_on_every_space(searcher, space):
     made = registry.make("space", space)
     scored = Problem(made, (Objective("score", "maximize"),))
-    part = make(searcher)
+    part = make(searcher, made)
     if check_refusal(part, scored):
         return
 
@@ -128,9 +139,9 @@ def test_a_space_with_one_architecture_ends(searcher):
 @pytest.mark.parametrize("searcher", LONG)
 def test_on_random_scores_no_searcher_beats_random_draws(searcher):
     """The mean score of what is proposed stays that of the space: nothing leaks from the future."""
-    made = make(searcher)
+    made = make(searcher, letters(8))
     given = fitting(made) if refusal(made, problem(letters(8))) else problem(letters(8))
-    budget = Budget(trials=fewer(made, 60))
+    budget = Budget(trials=fewer(made, 60, given))
     scores = []
     for seed in range(12):
         study = Study("s", given, made, Hashed(seed), open_storage("memory"), seed=seed)
@@ -145,7 +156,7 @@ def test_limits_are_kept_in_what_is_proposed(searcher):
     rng = random.Random(0)
     sizes = sorted(space.complexity(sample(space, rng)).params for _ in range(30))
     bound = Problem(space, (Objective("score", "maximize"),), limits={"params": sizes[10]})
-    made = make(searcher)
+    made = make(searcher, space)
     if check_refusal(made, bound):
         return
     study = Study("s", bound, made, Hashed(), open_storage("memory"))

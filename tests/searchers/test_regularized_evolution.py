@@ -8,6 +8,7 @@ from nas.errors import SearchSpaceError
 from nas.problem import Objective, Problem
 from nas.searchers.regularized_evolution import RegularizedEvolution
 from nas.space import Signature
+from nas.starting import Start
 from nas.storage import open_storage
 from nas.study import Budget, Study
 from search_spaces.einspace import einspace
@@ -19,7 +20,7 @@ PLAIN = "network(sequential(computation(relu), computation(norm)))"
 def run(start, trials=12):
     space = einspace(max_nodes=40).at(Signature((3, 32, 32), (10,)))
     problem = Problem(space, (Objective("score", "maximize"),))
-    searcher = RegularizedEvolution(population_size=5, tournament_size=3, start=start)
+    searcher = RegularizedEvolution(population_size=5, tournament_size=3, start=Start(start))
     return Study("s", problem, searcher, Hashed(), open_storage("memory")).run(Budget(trials=trials))
 
 

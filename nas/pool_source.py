@@ -1,0 +1,120 @@
+"""What a searcher takes from a pool: architectures that can be ranked, and the metrics to rank by."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from nas.architecture import Architecture
+from nas.configuration import parse_objective
+from nas.errors import ConfigurationError
+from nas.pool import Pool
+from nas.problem import Problem
+from nas.ranking import Values, descending, log_rank_sum
+from nas.trial import History
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pool in a file, and its metrics that are used: as METRIC, or METRIC:DIRECTION where another
+    direction than its own is meant (params:max). None named: all but those of the study's objectives.
+    """
+
+    pool: Path | None = None
+    metrics: tuple[str, ...] = ()
+
+    def candidates(self, problem: Problem) -> Candidates:
+        """What can be ranked of the pool; ConfigurationError or DataError where it cannot be read."""
+        if self.pool is None:
+            raise ConfigurationError(
+                "this searcher takes its architectures from a pool and none is named; make one with "
+                "`nas score`, and give --set pool=FILE."
+            )
+        stamp = self.pool.stat() if self.pool.is_file() else None
+        objectives = tuple(objective.metric for objective in problem.objectives)
+        key = (stamp.st_mtime_ns, stamp.st_size) if stamp else None
+        return _candidates(self.pool, key, self.metrics, objectives)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Architectures by their texts with the values (rows, metrics) of the metrics, as in the pool.
+
+    An architecture that has none of the metrics is left out. `signs` has 1 for a metric of which more
+    is better, else -1.
+    """
+
+    texts: tuple[str, ...]
+    names: tuple[str, ...]
+    values: Values
+    signs: tuple[int, ...]
+
+    @cached_property
+    def rows(self) -> Mapping[str, int]:
+        """The row of every architecture, by its text."""
+        return {text: row for row, text in enumerate(self.texts)}
+
+    @cached_property
+    def log_rank_sums(self) -> Values:
+        """Scores (rows,): the sum of the logarithms of relative ranks, each metric in its direction."""
+        return log_rank_sum(self.values * np.array(self.signs))
+
+    def best(
+        self, scores: Values, problem: Problem, without: Container[str] = ()
+    ) -> Iterator[tuple[int, Architecture]]:
+        """The rows with their architectures, the highest score first, as far as limits allow.
+
+        `without` are texts to leave out.
+        """
+        for row in _lazily_descending(scores):
+            if self.texts[row] in without:
+                continue
+            architecture = problem.space.parse(self.texts[row])
+            if problem.refusal(architecture) is None:
+                yield row, architecture
+
+
+def tried(history: History) -> set[str]:
+    """The texts of what was tried, or is being tried."""
+    return {str(t.architecture) for t in history} | {str(a) for a in history.running}
+
+
+def _lazily_descending(scores: Values) -> Iterator[int]:
+    """The rows by score; the first is found without sorting."""
+    first = int(np.argmax(scores))
+    yield first
+    yield from (int(row) for row in descending(scores)[1:])
+
+
+@lru_cache(maxsize=8)
+def _candidates(
+    path: Path, stamp: object, metrics: Sequence[str], objectives: Sequence[str]
+) -> Candidates:
+    pool = Pool.read(path)
+    named = tuple(metrics) or tuple(name for name in pool.metrics if name not in objectives)
+    if not named:
+        raise ConfigurationError(
+            f'"{path}" has no metric beside the objectives {", ".join(objectives)}.'
+        )
+    parsed = [_parsed(pool, text) for text in named]
+    values = pool.matrix([name for name, _ in parsed])
+    rows = np.flatnonzero(np.isfinite(values).any(axis=1))
+    if len(rows) == 0:
+        raise ConfigurationError(f'"{path}" has no architecture with any of {", ".join(named)}.')
+    return Candidates(
+        tuple(pool.texts[row] for row in rows),
+        tuple(name for name, _ in parsed),
+        values[rows],
+        tuple(sign for _, sign in parsed),
+    )
+
+
+def _parsed(pool: Pool, text: str) -> tuple[str, int]:
+    """The name and sign of METRIC or METRIC:DIRECTION."""
+    name = text.partition(":")[0]
+    pool.column(name)  # DataError where there is none
+    return name, parse_objective(text if ":" in text else f"{name}:{pool.metrics[name].direction}").sign
