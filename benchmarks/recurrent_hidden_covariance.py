@@ -9,8 +9,9 @@ tied, and scored untrained on one batch of 10 windows of 70 characters of Tiny S
 WikiText-2 is not at hand: the published networks took 33,278 words, 400 features and 600 hidden ones.
 
 A column's ranks among the runs are averaged over the seeds of weights and batch, and correlated with
-minus the loss; "seeds" are the correlations of single ones. Intervals: bootstrap over different
-recipes, 95%, since some were trained several times. Given params: partial, of ranks.
+minus the loss; "seeds" are the correlations of single ones. A score that is missing counts as the
+worst. Intervals: bootstrap over different recipes, 95%, since some were trained several times. Given
+params: partial, of ranks. With --reuse the scores are read from --output, where a run left them.
 """
 
 from __future__ import annotations
@@ -53,9 +54,11 @@ Statistic = Callable[[Values, Values, Values], float]
 
 @dataclass(frozen=True)
 class Run:
-    """A published run: its cell, its parameters, and its last validation loss in nats a word."""
+    """A published run: its cell, the number of the first run of that cell, its parameters, and its last
+    validation loss in nats a word."""
 
     recipe: str
+    recipe_id: str
     params: float
     loss: float
 
@@ -71,23 +74,28 @@ def runs() -> tuple[list[Run], int]:
     with gzip.open(file, "rt") as stream:
         given = json.load(stream)
     ended = [r for r in given if len(r["val_losses"]) == EPOCHS and math.isfinite(r["val_losses"][-1])]
-    return [Run(r["recepie"], r["num_params"], r["val_losses"][-1]) for r in ended], len(given)
+    ids: dict[str, str] = {}
+    for run in ended:
+        ids.setdefault(run["recepie"], str(run["recepie_id"]))
+    found = [Run(r["recepie"], ids[r["recepie"]], r["num_params"], r["val_losses"][-1]) for r in ended]
+    return found, len(given)
 
 
-def scores(recipes: Sequence[str], seeds: int, features: int) -> list[dict[str, str | float]]:
-    """A row for each recipe and seed; a score that there is none of is left out."""
+def scores(recipes: Mapping[str, str], seeds: int, features: int) -> list[dict[str, str | float]]:
+    """A row for each recipe (by its number) and seed; a score that there is none of is left out."""
     task = tinyshakespeare(windows=Windows(context=LENGTH))
     space = recurrent_cell(features=features, hidden=features, num_layers=LAYERS, tied=True)
     problem = Problem(space, (Objective("hidden_covariance_first", "maximize"),), task)
     evaluator = ZeroCost(PROXIES, batch_size=BATCH)
     rows: list[dict[str, str | float]] = []
-    for recipe in recipes:
+    for recipe_id, recipe in recipes.items():
         architecture = problem.space.parse(recipe)
         for seed in range(seeds):
             found = evaluator.evaluate(problem, architecture, Context(number=0, seed=seed))
-            rows.append({"recipe": recipe, "seed": seed, **found.metrics})
+            values = {name: float(f"{value:.9g}") for name, value in found.metrics.items()}
+            rows.append({"recipe": recipe_id, "seed": seed, **values})
             for name, why in found.missing.items():
-                print(f"no {name} of {recipe}: {why}", flush=True)
+                print(f"no {name} of {recipe_id}: {why}", flush=True)
     return rows
 
 
@@ -97,17 +105,18 @@ def columns(rows: Sequence[Mapping[str, str | float]], given: Sequence[Run]) -> 
     by_key = {(row["recipe"], int(row["seed"])): row for row in rows}
     names = dict.fromkeys(n for row in rows for n in row if n not in ("recipe", "seed"))
     return {
-        name: np.array([[float(by_key[r.recipe, s].get(name, math.nan)) for r in given] for s in seeds])
+        name: np.array([[_number(by_key[r.recipe_id, s].get(name, "")) for r in given] for s in seeds])
         for name in names
     }
 
 
+def _number(told: str | float) -> float:
+    return math.nan if told == "" else float(told)
+
+
 def mean_ranks(column: Values) -> Values:
-    """The mean over seeds of a column's ranks (seeds, runs); NaN where a seed has none."""
-    ranks = np.full(column.shape, np.nan)
-    told = np.isfinite(column).all(axis=0)
-    ranks[:, told] = np.array([rankdata(row[told]) for row in column])
-    found: Values = ranks.mean(axis=0)
+    """The mean over seeds of a column's ranks (seeds, runs), what is missing below all else."""
+    found: Values = rankdata(np.nan_to_num(column, nan=-np.inf), axis=1).mean(axis=0)
     return found
 
 
@@ -150,17 +159,16 @@ def report(found: Mapping[str, Values], given: Sequence[Run], resamples: int) ->
     params = np.array([run.params for run in given])
     recipes = [run.recipe for run in given]
     nodes = np.array([len(json.loads(recipe)) for recipe in recipes], float)
-    print("| score | n | Spearman | Kendall | Spearman given params | seeds |")
+    print()
+    print("| score | missing | Spearman | Kendall | Spearman given params | seeds |")
     print("|---|---|---|---|---|---|")
     for name, column in (found | {"params (the table's)": params[None], "nodes": nodes[None]}).items():
-        ranks = mean_ranks(column)
-        told = np.isfinite(ranks)
-        data = np.stack([ranks, better, params], axis=1)[told]
-        groups = [recipe for recipe, there in zip(recipes, told, strict=True) if there]
-        said = [interval(s, data, groups, resamples) for s in (spearman, kendall, partial)]
-        single = [spearman(row[told], data[:, 1], data[:, 2]) for row in column]
+        data = np.stack([mean_ranks(column), better, params], axis=1)
+        said = [interval(s, data, recipes, resamples) for s in (spearman, kendall, partial)]
+        single = [spearman(mean_ranks(row[None]), better, params) for row in column]
         seeds = ", ".join(f"{value:.3f}" for value in single) if len(single) > 1 else ""
-        print(f"| {name} | {told.sum()} | {' | '.join(said)} | {seeds} |")
+        missing = int(np.isnan(column).any(axis=0).sum())
+        print(f"| {name} | {missing} | {' | '.join(said)} | {seeds} |")
 
 
 def main() -> None:
@@ -170,22 +178,28 @@ def main() -> None:
     parser.add_argument("--recipes", type=int, default=None, help="the first so many alone")
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--output", type=Path, required=True, help="a CSV of all scores")
+    parser.add_argument("--reuse", action="store_true", help="read the scores, do not compute them")
     told = parser.parse_args()
     torch.set_num_threads(1)
     given, num_runs = runs()
-    recipes = list(dict.fromkeys(run.recipe for run in given))[: told.recipes]
-    given = [run for run in given if run.recipe in recipes]
+    recipes = dict(list({run.recipe_id: run.recipe for run in given}.items())[: told.recipes])
+    given = [run for run in given if run.recipe_id in recipes]
+    print(f"{num_runs} runs, {len(given)} ended, {len(recipes)} different recipes; {told.seeds} seeds")
+    if not told.reuse:
+        _write(told.output, recipes, told.seeds, told.features)
+    with told.output.open(newline="") as stream:
+        report(columns(list(csv.DictReader(stream)), given), given, told.resamples)
+
+
+def _write(path: Path, recipes: Mapping[str, str], seeds: int, features: int) -> None:
     began = time.process_time()
-    rows = scores(recipes, told.seeds, told.features)
+    rows = scores(recipes, seeds, features)
     seconds = time.process_time() - began
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with told.output.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, names)
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
-    print(f"{num_runs} runs, {len(given)} ended, {len(recipes)} different recipes; {told.seeds} seeds")
-    print(f"{seconds:.0f} CPU seconds for {len(rows)} scorings, {seconds / len(rows):.2f} each\n")
-    report(columns(rows, given), given, told.resamples)
+    print(f"{seconds:.0f} CPU seconds for {len(rows)} scorings, {seconds / len(rows):.2f} each")
 
 
 if __name__ == "__main__":

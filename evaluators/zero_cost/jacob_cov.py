@@ -25,7 +25,7 @@ class JacobCov(Proxy):
     1e5 for each of them on every network). More is better; at most about -n, where the rows are
     uncorrelated. Depends on the batch's size: keep it the same. Misleads where one tiny eigenvalue
     rules the sum (two nearly equal examples). Of tokens it is the gradient in their embeddings; without
-    a trained `nn.Embedding` it does not apply. On recurrent cells it was found to tell nothing.
+    a trained `nn.Embedding` it does not apply. On recurrent cells it was found to tell little.
 
     Reference: Mellor et al., Neural Architecture Search without Training, 2020 (first version).
     """

@@ -27,7 +27,7 @@ class SynapticSaliency(Proxy):
 
     The weights are those that multiply states and what is computed in a step (`hidden_weights`; of
     torch's layers `weight_hh`), and those of the last linear map outside recurrent layers. More is
-    better by convention; on NAS-Bench-NLP it was found to correlate weakly and negatively. In units of
+    better by convention; on NAS-Bench-NLP's cells it was found to correlate negatively. In units of
     the outputs squared; grows with the batch, the length and the number of weights. Misleads as it
     grows with what a cell amplifies; and a decoder tied to the embedding counts with both.
 
