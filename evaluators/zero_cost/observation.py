@@ -46,12 +46,12 @@ class Step:
     inputs: Tensor
     outputs: Tensor | None = None
     gradients: tuple[Tensor | None, ...] = ()
-    output_gradients: tuple[Tensor | None, ...] = ()
-    square_gradients: tuple[Tensor | None, ...] = ()
     curvature: tuple[float, ...] = ()
-    embedded: list[Tensor] = field(default_factory=list)
     input_gradient: Tensor | None = None
     backward: Derivative | None = None
+    output_gradients: tuple[Tensor | None, ...] = ()
+    square_gradients: tuple[Tensor | None, ...] = ()
+    embedded: list[Tensor] = field(default_factory=list)
 
 
 class Pass(ABC):
