@@ -1,7 +1,7 @@
-"""Which rectifiers are on for which example, as observations.
+"""Which rectifiers, or other activations, are on for which example, as observations.
 
 A rectifier is an `nn.ReLU`, `ReLU6`, `LeakyReLU`, `PReLU` or `RReLU` on a path to the output; it is on
-where its input is above 0. Functional calls are not seen. B batch.
+where its input is above 0, and so is any other activation. Functional calls are not seen. B batch.
 """
 
 from __future__ import annotations
@@ -17,21 +17,45 @@ from torch import Tensor, nn
 from evaluators.zero_cost.observation import Derivative, Observation, Pass, Step
 from evaluators.zero_cost.passes import Batch, Noise
 from evaluators.zero_cost.subject import Inapplicable, Subject, hooked
+from nas.sequence_parts import FeedForward
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU)
+ACTIVATIONS: tuple[type[nn.Module], ...] = (
+    *RECTIFIERS,
+    *(nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish),
+    *(nn.GELU, nn.SiLU, nn.Mish, nn.ELU, nn.SELU, nn.CELU, nn.Softplus),
+)
 WORD_BITS = 24  # whole numbers up to 2^24 are exact in float32
 
 
-def rectifiers(subject: Subject) -> tuple[nn.Module, ...]:
-    """The rectifiers on a path to the output; Inapplicable where there is none."""
-    found = subject.live(*RECTIFIERS)
-    if not found:
-        raise Inapplicable("no ReLU is on a path from the input to the output")
-    return found
+@final
+@dataclass(frozen=True)
+class Units:
+    """Which modules' units are looked at: those of some kinds, anywhere or in feed-forward parts."""
+
+    kinds: tuple[type[nn.Module], ...] = RECTIFIERS
+    named: str = "ReLU"
+    feed_forward: bool = False
+
+    def modules(self, subject: Subject) -> tuple[nn.Module, ...]:
+        """Those on a path to the output; Inapplicable where there is none."""
+        found = subject.live(*self.kinds)
+        if self.feed_forward:
+            inner = {m for part in subject.live(FeedForward) for m in part.modules()}
+            found = tuple(m for m in found if m in inner)
+        if not found:
+            where = "in a feed-forward part on" if self.feed_forward else "on"
+            raise Inapplicable(f"no {self.named} is {where} a path from the input to the output")
+        return found
+
+
+RECTIFIER_UNITS = Units()
+ALL_UNITS = Units(ACTIVATIONS, "activation")
+FEED_FORWARD_UNITS = Units(ACTIVATIONS, "activation", feed_forward=True)
 
 
 class _Input(NamedTuple):
-    """What a rectifier takes, its version, its code (B, neurons), and how many took it in a row."""
+    """What an activation takes, its version, its code (B, neurons), and how many took it in a row."""
 
     x: Tensor
     version: int
@@ -41,9 +65,9 @@ class _Input(NamedTuple):
 
 @contextmanager
 def _heard(
-    subject: Subject, step: Step, take: Callable[[Tensor, int], None]
+    subject: Subject, step: Step, take: Callable[[Tensor, int], None], units: Units = RECTIFIER_UNITS
 ) -> Iterator[Callable[[], None]]:
-    """Rectifiers' codes (B, neurons) go to `take`, with the number of rectifiers in a row that see one
+    """Codes of modules (B, neurons) go to `take`, with the number of modules in a row that see one
     tensor; what is given ends that, or raises where examples are mixed."""
     batch, mixed = len(step.inputs), list[int]()
     last: list[_Input] = []
@@ -66,21 +90,24 @@ def _heard(
     def check() -> None:
         flush()
         if mixed:
-            raise Inapplicable(f"a ReLU sees {mixed[0]} rows for {batch} examples: they are mixed")
+            raise Inapplicable(
+                f"one {units.named} sees {mixed[0]} rows for {batch} examples: they are mixed"
+            )
 
-    with hooked([m.register_forward_hook(hear) for m in rectifiers(subject)]):
+    with hooked([m.register_forward_hook(hear) for m in units.modules(subject)]):
         yield check
 
 
 @final
 @dataclass(frozen=True)
 class Agreements(Observation[Tensor]):
-    """K[i, j]: how many rectifiers are both on or both off for examples i and j, (B, B) in double.
+    """K[i, j]: how many units are both on or both off for examples i and j, (B, B) in double.
 
-    K = sum over rectifiers of c c^T + (1 - c)(1 - c)^T, c = 1[x > 0] their code, (B, neurons).
+    K = sum over modules of c c^T + (1 - c)(1 - c)^T, c = 1[x > 0] their code, (B, neurons).
     """
 
     seen_in: Pass = Batch()
+    units: Units = RECTIFIER_UNITS
 
     @property
     def derivatives(self) -> frozenset[Derivative]:
@@ -98,7 +125,7 @@ class Agreements(Observation[Tensor]):
             check()
             return agreements
 
-        with _heard(subject, step, add) as check:
+        with _heard(subject, step, add, self.units) as check:
             yield seen
 
 

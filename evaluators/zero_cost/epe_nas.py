@@ -29,7 +29,7 @@ class EpeNas(Proxy):
     100 classes E_c is divided by the number of its examples, and the score is the sum over ordered
     pairs of classes of |E_i - E_j|, divided by the number of classes seen. More is better: examples of
     a class are told apart. Depends on the batch. Misleads where the batch has few examples of a class;
-    it needs two of one, whole classes as targets, and inputs that are numbers.
+    it needs two of one and whole classes as targets. Of tokens it is the gradient in their embeddings.
 
     Reference: Lopes et al., EPE-NAS: Efficient Performance Estimation Without Training, 2021.
     """

@@ -75,7 +75,7 @@ class ChannelSaliency(Observation[Tensor]):
             a, version = output.detach(), output._version
 
             def backward(gradient: Tensor) -> None:
-                if not step.backward:
+                if step.backward is not Derivative.LOSS:
                     return
                 if a._version != version:
                     overwritten.append(module)

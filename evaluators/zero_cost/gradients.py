@@ -1,4 +1,4 @@
-"""Derivatives as observations: of the loss in the weights, of the outputs in the inputs.
+"""Derivatives as observations: of the loss and the outputs in the weights, and in the inputs.
 
 B batch.
 """
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evaluators.zero_cost.observation import Derivative, Observation, Pass, Step
 from evaluators.zero_cost.passes import Batch
-from evaluators.zero_cost.subject import Inapplicable, Subject
+from evaluators.zero_cost.subject import Inapplicable, Subject, hooked
 
 Gradient = tuple[Tensor | None, ...]  # one for each of the subject's weights
 
@@ -34,6 +34,38 @@ class LossGradient(Observation[Gradient]):
     @contextmanager
     def watch(self, subject: Subject, step: Step) -> Iterator[Callable[[], Gradient]]:
         yield lambda: step.gradients
+
+
+@final
+@dataclass(frozen=True)
+class OutputGradient(Observation[Gradient]):
+    """d(sum of all outputs)/dw for each of the subject's weights."""
+
+    seen_in: Pass = Batch()
+
+    @property
+    def derivatives(self) -> frozenset[Derivative]:
+        return frozenset({Derivative.OUTPUTS})
+
+    @contextmanager
+    def watch(self, subject: Subject, step: Step) -> Iterator[Callable[[], Gradient]]:
+        yield lambda: step.output_gradients
+
+
+@final
+@dataclass(frozen=True)
+class SquareGradient(Observation[Gradient]):
+    """d(sum of all outputs' squares / 2)/dw for each of the subject's weights."""
+
+    seen_in: Pass = Batch()
+
+    @property
+    def derivatives(self) -> frozenset[Derivative]:
+        return frozenset({Derivative.SQUARES})
+
+    @contextmanager
+    def watch(self, subject: Subject, step: Step) -> Iterator[Callable[[], Gradient]]:
+        yield lambda: step.square_gradients
 
 
 @final
@@ -60,7 +92,11 @@ class WeightCurvature(Observation[tuple[float, ...]]):
 @final
 @dataclass(frozen=True)
 class InputGradient(Observation[Tensor]):
-    """J = d(sum of all outputs)/dx: a row for every example, (B, numbers of an input)."""
+    """J = d(sum of all outputs)/dx: a row for every example, (B, numbers of an input).
+
+    Tokens are whole numbers and have no gradient: there x is what every `nn.Embedding` that takes them
+    puts out, (B, L F).
+    """
 
     seen_in: Pass = Batch()
 
@@ -70,26 +106,32 @@ class InputGradient(Observation[Tensor]):
 
     @contextmanager
     def watch(self, subject: Subject, step: Step) -> Iterator[Callable[[], Tensor]]:
-        if not step.inputs.is_floating_point():
-            raise Inapplicable("inputs are tokens, which have no gradient")
-        yield lambda: _rows(step)
+        tokens = not step.inputs.is_floating_point()
+
+        def hear(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if torch.equal(inputs[0], step.inputs):
+                step.embedded.append(output)
+
+        def seen() -> Tensor:
+            if step.input_gradient is None:
+                raise Inapplicable("inputs are tokens, and no trained nn.Embedding takes them")
+            return step.input_gradient
+
+        embeddings = subject.live(nn.Embedding) if tokens else ()
+        with hooked([m.register_forward_hook(hear) for m in embeddings]):
+            yield seen
 
 
-def _rows(step: Step) -> Tensor:
-    assert step.input_gradient is not None
-    return step.input_gradient.flatten(1)
-
-
-def correlations(rows: Tensor) -> Tensor:
-    """Correlation coefficients of rows (n, d) with each other: (n, n), in double precision."""
+def correlations(rows: Tensor, of: str = "gradient in the input") -> Tensor:
+    """Correlation coefficients of rows (n, d), what `of` says of each example: (n, n), in double."""
     if rows.shape[1] < 2:
-        raise Inapplicable("an input is a single number: its gradients have no correlation")
+        raise Inapplicable(f"an example's {of} is a single number, which correlates with nothing")
     centred = rows.double() - rows.double().mean(1, keepdim=True)
     norms = centred.norm(dim=1, keepdim=True)
     if not bool(torch.isfinite(norms).all()):
-        raise Inapplicable("the gradients in the inputs are not finite")
+        raise Inapplicable(f"an example's {of} is not finite")
     if not bool((norms > 0).all()):
-        raise Inapplicable("an example's gradient in the input is constant")
+        raise Inapplicable(f"an example's {of} is constant")
     scaled = centred / norms
     found: Tensor = scaled @ scaled.T
     return found

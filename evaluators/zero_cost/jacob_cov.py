@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
-
+from evaluators.zero_cost.correlation_score import correlation_score
 from evaluators.zero_cost.gradients import InputGradient, correlations
 from evaluators.zero_cost.observation import Observation, Observed
 from evaluators.zero_cost.proxy import Proxy
 from evaluators.zero_cost.subject import Inapplicable, Subject
 from nas import registry
 from nas.task import Metric
-
-EPSILON = 1e-5
 
 
 @registry.proxy("jacob_cov")
@@ -27,7 +24,8 @@ class JacobCov(Proxy):
     d numbers have at most d - 1 eigenvalues above 0: no others are summed (published code adds the same
     1e5 for each of them on every network). More is better; at most about -n, where the rows are
     uncorrelated. Depends on the batch's size: keep it the same. Misleads where one tiny eigenvalue
-    rules the sum (two nearly equal examples). Needs inputs that are numbers, not tokens.
+    rules the sum (two nearly equal examples). Of tokens it is the gradient in their embeddings; without
+    a trained `nn.Embedding` it does not apply. On recurrent cells it was found to tell little.
 
     Reference: Mellor et al., Neural Architecture Search without Training, 2020 (first version).
     """
@@ -44,6 +42,4 @@ class JacobCov(Proxy):
         (rows,) = observed[InputGradient()]
         if rows.shape[1] < 3:
             raise Inapplicable("an input of two numbers has gradients that correlate by 1 or -1 alone")
-        largest = torch.linalg.eigvalsh(correlations(rows)).clamp(min=0)[1 - rows.shape[1] :]
-        v = largest + EPSILON
-        return (-float((v.log() + 1 / v).sum()),)
+        return (correlation_score(correlations(rows), rows.shape[1]),)

@@ -21,10 +21,13 @@ Seen = TypeVar("Seen")
 
 
 class Derivative(Enum):
-    """What a pass is to differentiate: the loss in the weights, the sum of the outputs in the inputs,
-    the square of the loss's gradient along the weights."""
+    """What a pass is to differentiate: in the weights the loss, the sum of the outputs, half the sum of
+    their squares; the sum of the outputs in the inputs (of tokens, in their embeddings); the square of
+    the loss's gradient along the weights."""
 
     LOSS = "loss"
+    OUTPUTS = "outputs"
+    SQUARES = "squares"
     INPUTS = "inputs"
     CURVATURE = "curvature"
 
@@ -34,8 +37,10 @@ class Derivative(Enum):
 class Step:
     """One forward pass while it is watched, and its derivatives as far as they are asked for.
 
-    `gradients` (None where the loss does not depend on it) and `curvature` have an entry for each of
-    the subject's weights. `backward` is whether the loss's gradient is being computed just now.
+    `gradients` of the loss, `output_gradients`, `square_gradients` (None where there is no dependence)
+    and `curvature` have an entry for each of the subject's weights. `embedded` are the embeddings of
+    tokens, where they were listened to. `backward` is what is being differentiated just now in the
+    weights, if anything.
     """
 
     inputs: Tensor
@@ -43,7 +48,10 @@ class Step:
     gradients: tuple[Tensor | None, ...] = ()
     curvature: tuple[float, ...] | Inapplicable = ()
     input_gradient: Tensor | None = None
-    backward: bool = False
+    backward: Derivative | None = None
+    output_gradients: tuple[Tensor | None, ...] = ()
+    square_gradients: tuple[Tensor | None, ...] = ()
+    embedded: list[Tensor] = field(default_factory=list)
 
 
 class Pass(ABC):

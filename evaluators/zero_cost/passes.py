@@ -28,8 +28,9 @@ WITH_BIAS = (nn.modules.conv._ConvNd, nn.Linear)
 class Batch(Pass):
     """The batch in `parts` of equal size, a step each, in training mode.
 
-    Differentiates what is asked for: the loss of the part in the weights g; the sum of its outputs in
-    its inputs; w . (H g) for each weight, H the loss's Hessian, from g_stopped . g.
+    Differentiates what is asked for: the loss of the part in the weights g; the sum of its outputs, and
+    half that of their squares, in the weights; the sum of its outputs in its inputs, or in the
+    embeddings of its tokens; w . (H g) for each weight, H the loss's Hessian, from g_stopped . g.
     """
 
     parts: int = 1
@@ -61,30 +62,64 @@ def _weights_alone(subject: Subject) -> AbstractContextManager[None]:
 def _differentiated(
     subject: Subject, watched: Watched, step: Step, targets: Tensor, scales: Mapping[Tensor, Tensor]
 ) -> None:
-    of_inputs = watched.wants(Derivative.INPUTS) and step.inputs.is_floating_point()
-    curved = watched.wants(Derivative.CURVATURE)
-    of_loss = curved or watched.wants(Derivative.LOSS)
-    if of_inputs:
+    wanted = frozenset(d for d in Derivative if watched.wants(d))
+    if Derivative.INPUTS in wanted and step.inputs.is_floating_point():
         step.inputs = step.inputs.clone().requires_grad_()
-    with torch.set_grad_enabled(of_loss or of_inputs):
-        step.outputs = subject.network(step.inputs)
-    if of_loss:
-        step.backward = True
-        loss = subject.loss(step.outputs, targets)
-        gradients = torch.autograd.grad(
-            loss,
-            subject.weights,
-            retain_graph=of_inputs or curved,
-            create_graph=curved,
-            allow_unused=True,
-        )
-        step.backward = False
-        step.gradients = tuple(g if g is None else g.detach() for g in gradients)
-        if curved:
-            step.curvature = _along(gradients, subject.weights, scales, keep=of_inputs)
-    if of_inputs:
-        (step.input_gradient,) = torch.autograd.grad(step.outputs.sum(), step.inputs)
-    step.outputs = step.outputs.detach()
+    with torch.set_grad_enabled(bool(wanted)):
+        step.outputs = outputs = subject.network(step.inputs)
+    if wanted & {Derivative.LOSS, Derivative.CURVATURE}:
+        _of_loss(subject, step, targets, scales, wanted)
+    if Derivative.SQUARES in wanted:
+        with torch.enable_grad():
+            squares = outputs.square().sum() / 2
+        step.square_gradients = _in_weights(subject, step, squares, Derivative.SQUARES)
+    if Derivative.OUTPUTS in wanted:
+        step.output_gradients = _in_weights(subject, step, outputs.sum(), Derivative.OUTPUTS)
+    if Derivative.INPUTS in wanted:
+        step.input_gradient = _in_inputs(step, outputs)
+    step.outputs = outputs.detach()
+
+
+def _of_loss(
+    subject: Subject,
+    step: Step,
+    targets: Tensor,
+    scales: Mapping[Tensor, Tensor],
+    wanted: frozenset[Derivative],
+) -> None:
+    """The loss's gradient, and where it is asked for the curvature along it."""
+    curved = Derivative.CURVATURE in wanted
+    more = bool(wanted - {Derivative.LOSS, Derivative.CURVATURE})
+    assert step.outputs is not None
+    step.backward = Derivative.LOSS
+    loss = subject.loss(step.outputs, targets)
+    gradients = torch.autograd.grad(
+        loss, subject.weights, retain_graph=more or curved, create_graph=curved, allow_unused=True
+    )
+    step.backward = None
+    step.gradients = tuple(g if g is None else g.detach() for g in gradients)
+    if curved:
+        step.curvature = _along(gradients, subject.weights, scales, keep=more)
+
+
+def _in_weights(
+    subject: Subject, step: Step, total: Tensor, kind: Derivative
+) -> tuple[Tensor | None, ...]:
+    """The gradient of a scalar in each of the subject's weights; the graph is kept."""
+    step.backward = kind
+    gradients = torch.autograd.grad(total, subject.weights, retain_graph=True, allow_unused=True)
+    step.backward = None
+    return gradients
+
+
+def _in_inputs(step: Step, outputs: Tensor) -> Tensor | None:
+    """The gradient of the outputs' sum, a row for every example; None where no inputs are seen."""
+    inputs = [step.inputs] if step.inputs.is_floating_point() else step.embedded
+    if not inputs:
+        return None
+    found = torch.autograd.grad(outputs.sum(), inputs, allow_unused=True)
+    rows = [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+    return torch.cat([row.flatten(1) for row in rows], 1)
 
 
 def _along(

@@ -27,13 +27,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from operator import add, mul
+from operator import add, itemgetter, mul
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nas.complexity import Complexity, activation
+from nas.sequence_parts import Recurrence, View
 
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -167,7 +168,7 @@ def _elementwise(operation: str, inputs: list[Tensor]) -> Tensor:
     return reduce({"sum": add, "prod": mul}[operation], inputs)
 
 
-class RecurrentLayer(nn.Module):
+class RecurrentLayer(Recurrence):
     """A cell run from the first position on, its states 0 before: (B, L, I) -> (B, L, F).
 
     Put out is the first state after every step.
@@ -189,6 +190,12 @@ class RecurrentLayer(nn.Module):
             seen.append(torch.stack(list(states), 1))
         every: Tensor = self.states(torch.stack(seen, 1))  # (B, L, S, F)
         return every[:, :, 0]
+
+    def steps(self) -> View:
+        return View(self.cell, itemgetter(0))
+
+    def hidden_weights(self) -> Sequence[nn.Parameter]:
+        return [m.weight for source, m in self.cell.maps.items() if source != INPUT]  # type: ignore[misc]
 
 
 def node_cost(size: Size, node: Node) -> Complexity:

@@ -9,7 +9,10 @@ B batch, L length, F features, C channels, H heads.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.complexity import Complexity, activation, convolution, linear
+from nas.sequence_parts import FeedForward, TokenMixer, View
 
 DEVIATION = 0.02  # of embeddings and positions as they are drawn, as in GPT-2
 
@@ -90,7 +94,7 @@ def depthwise_convolution_cost(flow: Flow, kernel: int) -> Complexity:
     return convolution((size, size), (kernel,), (flow.length,), groups=size) + Complexity(size)
 
 
-class Attention(nn.Module):
+class Attention(TokenMixer):
     """Self-attention of H heads: (B, L, F) -> (B, L, F).
 
     For each head, y_t = sum over s of softmax_s(q_t . k_s / sqrt(F / H)) v_s, over s <= t where causal;
@@ -116,6 +120,26 @@ class Attention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         """(B, L, F) -> (B, H, L, F/H)."""
         return torch.unflatten(x, 2, self.heads).transpose(1, 2)
+
+    def projections(self) -> Sequence[View]:
+        return [View(self.queries_keys_values, partial(_third, i)) for i in range(3)]
+
+    def probabilities(self) -> View:
+        return View(self.queries_keys_values, self._weighed)
+
+    def _weighed(self, queries_keys_values: Tensor) -> Tensor:
+        """softmax_s(q_t . k_s / sqrt(F / H)), over s <= t where causal: (B, H, L, L)."""
+        q, k = (self._heads(_third(i, queries_keys_values)) for i in range(2))
+        scores = q @ k.transpose(2, 3) / math.sqrt(self.heads[1])
+        if self.causal:
+            later = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(later, -math.inf)
+        return scores.softmax(-1)
+
+
+def _third(index: int, x: Tensor) -> Tensor:
+    """(B, L, 3F) -> (B, L, F)."""
+    return x.chunk(3, dim=2)[index]
 
 
 def attention_cost(flow: Flow) -> Complexity:
@@ -152,13 +176,13 @@ def recurrent_cost(flow: Flow) -> Complexity:
     return Complexity(weights + 6 * flow.features, macs, macs, flow.length * flow.features)
 
 
-def feed_forward(features: int, hidden: int, num_hidden: int = 1) -> nn.Sequential:
+def feed_forward(features: int, hidden: int, num_hidden: int = 1) -> FeedForward:
     """Linear maps through hidden layers, a GELU after each of these: (B, L, F) -> (B, L, F)."""
     widths = [features, *[hidden] * num_hidden]
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.GELU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], features))
+    return FeedForward(*layers, nn.Linear(widths[-1], features))
 
 
 def feed_forward_cost(flow: Flow, hidden: int, num_hidden: int = 1) -> Complexity:

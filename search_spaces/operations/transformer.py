@@ -3,10 +3,11 @@
 What flows is a `Mixing`: a flow, tensors (batch, length, features), and a number of heads that the
 features are divided among. Each of them ends in a linear map `out` that joins the heads.
 
-Where to look, for scores that need no training: linear maps `query`, `key`, `value` (attention and
-dynamic convolution), `input` (transforms), the map `weight` of multiplicative attention, which puts
-out (B, H, L, D); `softmax`, which puts out the probabilities (B, H, L, L) of attention, or the kernels
-(B, L, H, K) of a convolution; and the linear maps in the Sequential `feed_forward` of each layer.
+Where to look, for scores that need no training (each is a `TokenMixer`, and says so): linear maps
+`query`, `key`, `value` (attention and dynamic convolution), `input` (transforms), the map `weight` of
+multiplicative attention, which puts out (B, H, L, D); `softmax`, which puts out the probabilities
+(B, H, L, L) of attention, or the kernels (B, L, H, K) of a convolution; and the `FeedForward` of each
+layer.
 
 B batch, L length, F features, H heads, D = F / H features of a head, K kernel size.
 
@@ -18,6 +19,7 @@ not from the references below).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.complexity import Complexity
+from nas.sequence_parts import TokenMixer, View
 from search_spaces.operations.sequence import (
     DepthwiseConvolution,
     Flow,
@@ -57,7 +60,7 @@ class HeadMap(nn.Module):
         return x @ self.matrices
 
 
-class SoftmaxAttention(nn.Module):
+class SoftmaxAttention(TokenMixer):
     """Self-attention whose probabilities can be seen: (B, L, F) -> (B, L, F).
 
     For each head, y_t = sum over s of softmax_s(a_ts) v_s, over s <= t where causal, with
@@ -95,6 +98,22 @@ class SoftmaxAttention(nn.Module):
         """(B, L, F) -> (B, H, L, D)."""
         return torch.unflatten(x, 2, self.heads).transpose(1, 2)
 
+    def projections(self) -> Sequence[View]:
+        maps = [View(part, _as_it_is) for part in (self.query, self.key, self.value)]
+        return [*maps, View(self.weight, _joined)] if isinstance(self.weight, HeadMap) else maps
+
+    def probabilities(self) -> View:
+        return View(self.softmax, _as_it_is)
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _joined(x: Tensor) -> Tensor:
+    """(B, H, L, D) -> (B, L, F)."""
+    return x.transpose(1, 2).flatten(2)
+
 
 def attention_cost(mixing: Mixing, *, multiplicative: bool) -> Complexity:
     """What `SoftmaxAttention` costs; the half that a causal one masks is counted."""
@@ -108,7 +127,7 @@ def attention_cost(mixing: Mixing, *, multiplicative: bool) -> Complexity:
     return total + Complexity(weights, macs, macs, size) * multiplicative
 
 
-class Transform(nn.Module):
+class Transform(TokenMixer):
     """A fixed transform along positions and along the features of a head: (B, L, F) -> (B, L, F).
 
     For each head, Y = Re(F_L X F_D) (Fourier) or C_L X C_D (cosine, of type II), each matrix scaled to
@@ -138,6 +157,12 @@ class Transform(nn.Module):
         joined: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return joined
 
+    def projections(self) -> Sequence[View]:
+        return [View(self.input, _as_it_is)]
+
+    def probabilities(self) -> None:
+        return None
+
 
 def fourier_matrices(size: int) -> Tensor:
     """The real and the negated imaginary part of the unitary Fourier matrix: (2, size, size)."""
@@ -161,7 +186,7 @@ def transform_cost(mixing: Mixing, *, cosine: bool) -> Complexity:
     return everywhere(flow, flow.features) * 2 + Complexity(macs=macs, flops=macs)
 
 
-class DynamicConvolution(nn.Module):
+class DynamicConvolution(TokenMixer):
     """Convolution by kernels that the span around a position makes: (B, L, F) -> (B, L, F).
 
     For each head, y_t = sum over i < K of softmax_i(W_f (q_t * k_t))_i v_{t - r + i}, where q, v are
@@ -195,6 +220,12 @@ class DynamicConvolution(nn.Module):
         y = (values @ taps[..., None])[..., 0]  # (B, L, H, D)
         joined: Tensor = self.out(y.flatten(2))
         return joined
+
+    def projections(self) -> Sequence[View]:
+        return [View(part, _as_it_is) for part in (self.query, self.key, self.value)]
+
+    def probabilities(self) -> View:
+        return View(self.softmax, _as_it_is)
 
 
 def dynamic_convolution_cost(mixing: Mixing, kernel: int) -> Complexity:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from evaluators.zero_cost.evaluator import ZeroCost
 from evaluators.zero_cost.naming import proxy
+from evaluators.zero_cost.subject import Subject
 from evaluators.zero_cost.suite import measure, plan
 from nas import registry
 from nas.errors import ConfigurationError
+from nas.training import seeded
 from tests.evaluators.zero_cost.subjects import convolutional, images, measured, reason, score, subject
 
 NAMES = sorted(registry.parts("proxy"))
@@ -189,17 +191,39 @@ def test_what_a_network_lacks_is_the_reason(name, why):
     assert why in reason(subject(SMOOTH, images()), name)
 
 
-@pytest.mark.parametrize(
-    ("name", "why"), [("jacob_cov", "tokens"), ("epe_nas", "tokens"), ("zen", "tokens")]
-)
-def test_tokens_have_no_gradient(name, why):
-    network = nn.Sequential(
-        nn.Embedding(7, 4), nn.Flatten(), nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 3)
-    )
+class OneHot(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.one_hot(x, 7).float()
+
+
+def of_words(*, embedded: bool) -> Subject:
+    with seeded(0):
+        first, features = (nn.Embedding(7, 4), 4) if embedded else (OneHot(), 7)
+        hidden = nn.Linear(6 * features, 64)
+        network = nn.Sequential(first, nn.Flatten(), hidden, nn.ReLU(), nn.Linear(64, 3))
     x = torch.randint(7, (12, 6), generator=torch.Generator().manual_seed(0))
-    given = subject(network, x, vocabulary=7)
-    assert why in reason(given, name)
-    assert all(map(math.isfinite, measured(given, "synflow", "naswot", "snip", "zico").values.values()))
+    return subject(network, x, vocabulary=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("jacob_cov", "no trained nn.Embedding"),
+        ("jacob_cosine", "no trained nn.Embedding"),
+        ("epe_nas", "no trained nn.Embedding"),
+        ("zen", "tokens"),
+    ],
+)
+def test_tokens_that_are_not_embedded_have_no_gradient(name, why):
+    assert why in reason(of_words(embedded=False), name)
+
+
+def test_other_scores_take_tokens():
+    given = of_words(embedded=True)
+    names = ("synflow", "naswot", "snip", "zico", "jacob_cov", "jacob_cosine", "epe_nas")
+    found = measured(given, *names)
+    assert not found.missing
+    assert all(map(math.isfinite, found.values.values()))
 
 
 def test_what_is_not_finite_is_missing_with_the_reason():
