@@ -31,7 +31,7 @@ EPSILON = 1e-6
 @final
 @dataclass(frozen=True)
 class AzNas(Proxy):
-    """Four terms of a network's blocks on random inputs; `ranks.rank_combination` makes one of them.
+    """Four terms of a network's blocks on random inputs; `nas.ranking.log_rank_sum` makes one of them.
 
     With e_l the entropy of the normalized eigenvalues of the covariance of block l's features (a row
     for every example and place): expressivity sum_l e_l; progressivity min_l (e_l - e_{l-1});

@@ -13,7 +13,6 @@ from scipy.stats import spearmanr
 from evaluators.cascade import Cascade
 from evaluators.complexity import ComplexityEvaluator
 from evaluators.zero_cost.evaluator import ZeroCost
-from evaluators.zero_cost.ranks import rank_combination
 from nas import registry
 from nas.arrays import classification, regression
 from nas.conversion import convert
@@ -165,21 +164,6 @@ def test_proxies_that_do_not_go_together_are_refused(proxies, why):
 def test_text_is_parted_at_commas_outside_of_parentheses():
     found = convert("zen(repeats=1, batch_size=8), snip", tuple[str, ...], "proxies")
     assert found == ("zen(repeats=1, batch_size=8)", "snip")
-
-
-def test_ranks_in_a_pool_are_combined_by_their_logarithms():
-    found = rank_combination({"a": [1.0, 3.0, 2.0], "b": [0.5, 0.5, None]})
-    expected = [
-        math.log(1 / 3) + math.log(2.5 / 3),
-        math.log(2.5 / 3),
-        math.log(2 / 3) + math.log(1 / 3),
-    ]
-    assert found == pytest.approx(expected)
-
-
-def test_columns_of_other_lengths_are_refused():
-    with pytest.raises(ConfigurationError, match="give one or more of one length"):
-        rank_combination({"a": [1.0], "b": [1.0, 2.0]})
 
 
 REFERENCE = {"synflow": 0.785, "zico": 0.796, "meco": 0.897, "naswot": 0.664, "jacob_cov": 0.659}
