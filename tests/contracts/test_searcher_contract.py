@@ -26,6 +26,8 @@ DRAWLESS = ["ranking"]
 PATIENT = ["gp"]  # a proposal takes a tenth of a second: its long tests run with -m slow
 REPLAYING = ["robot"]  # what it noted is read again for each proposal
 LONG = [pytest.param(n, marks=pytest.mark.slow) if n in PATIENT else n for n in SEARCHERS]
+SLOW_STEPS = ["darts_second_order", "perturbation_selection"]  # of the searches by gradient
+MANY = [pytest.param(n, marks=pytest.mark.slow) if n in PATIENT + SLOW_STEPS else n for n in SEARCHERS]
 LONGEST = [
     pytest.param(n, marks=pytest.mark.slow) if n in PATIENT + REPLAYING else n for n in SEARCHERS
 ]
@@ -136,7 +138,7 @@ def test_a_space_with_one_architecture_ends(searcher):
         assert 1 <= len(run(searcher, 30, space=one)) <= 30
 
 
-@pytest.mark.parametrize("searcher", LONG)
+@pytest.mark.parametrize("searcher", MANY)
 def test_on_random_scores_no_searcher_beats_random_draws(searcher):
     """The mean score of what is proposed stays that of the space: nothing leaks from the future."""
     made = make(searcher, letters(8))
