@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from evaluators.training import Training
 from nas import registry
 from nas.architecture import Architecture
 from nas.bilevel import WeightsOnly
@@ -108,13 +109,7 @@ class WeightSharing(Evaluator):
     def test(
         self, problem: Problem, architecture: Architecture, weights: Mapping[str, Tensor] | None
     ) -> Mapping[str, float]:
-        if weights is None:
-            return {}
-        task = _task(problem)
-        with seeded(0):  # only so that building leaves torch's random state alone
-            model = Scaled(problem.space.build(architecture), task.scaling)
-        model.load_state_dict(weights)
-        return evaluate(model, task.test, task.scores)
+        return Training().test(problem, architecture, weights)
 
     @cached_property
     def _known(self) -> dict[tuple[int, int, str], _Trained]:
