@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import networkx as nx
@@ -70,3 +71,9 @@ def test_files_have_a_room(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_the_library_never_imports_what_breaks_its_torch(module):
     assert not {n for n in imports(MODULES[module]) if n.split(".")[0] in {"torchvision", "torchaudio"}}
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = [p.parent.relative_to(ROOT) for top in PACKAGES for p in (ROOT / top).rglob("__init__.py")]
+    assert sorted(listed) == sorted(".".join(path.parts) for path in found)
