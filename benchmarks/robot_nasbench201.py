@@ -96,7 +96,7 @@ def made(texts: Sequence[str], columns: dict[str, np.ndarray]) -> Pool:
     kept = {name: np.where(values <= FAILED, np.nan, values) for name, values in columns.items()}
     metrics = {name: Metric(name, "", "maximize") for name in kept}
     zeros = np.zeros(len(texts))
-    return Pool(tuple(texts), kept, metrics, {}, zeros, zeros)
+    return Pool(tuple(texts), kept, metrics, {}, zeros, zeros, zeros)
 
 
 def unfolded_and_counted(pool: Pool) -> Pool:

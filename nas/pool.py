@@ -1,9 +1,9 @@
 """A pool: architectures with the metrics that evaluators gave them, in one file of columns.
 
 The file is numpy's npz, without pickle. `architectures` holds the texts as lines of UTF-8,
-`metric/NAME` a column of float64 for each metric (NaN: missing), `seconds` and `cost` what each row
-took, `reasons` and `description` JSON in UTF-8. ``numpy.load(file)["metric/params"]`` reads a column
-without nasgram.
+`metric/NAME` a column of float64 for each metric (NaN: missing), `seconds` by the clock, `cpu_seconds`
+and `cost` what each row took, `reasons` and `description` JSON in UTF-8.
+``numpy.load(file)["metric/params"]`` reads a column without nasgram.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from nas.errors import DataError, unknown
 from nas.task import Metric
 
-FORMAT = "nasgram pool 1"
+FORMAT = "nasgram pool 2"
 PREFIX = "metric/"
 Column = NDArray[np.float64]
 Arrays = Mapping[str, NDArray[Any]]  # Any: the file says of which type
@@ -44,6 +44,7 @@ class Pool:
     metrics: Mapping[str, Metric]
     reasons: Mapping[int, str]
     seconds: Column
+    cpu_seconds: Column
     costs: Column
     description: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
 
@@ -75,6 +76,7 @@ class Pool:
         arrays = {
             "architectures": _bytes("".join(f"{text}\n" for text in self.texts)),
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
             "cost": self.costs,
             "reasons": _bytes(json.dumps({str(row): why for row, why in self.reasons.items()})),
             "description": _bytes(json.dumps(told, sort_keys=True)),
@@ -103,6 +105,7 @@ class Pool:
                 metrics,
                 reasons,
                 _column(arrays, "seconds", len(texts)),
+                _column(arrays, "cpu_seconds", len(texts)),
                 _column(arrays, "cost", len(texts)),
                 told["description"],
             )

@@ -108,7 +108,8 @@ def _print_pool(pool: Pool, path: Path, *, as_json: bool) -> None:
     unit = pool.description.get("cost_unit", "")
     shown = [[v if isinstance(v, str) else number(v) for v in row.values()] for row in rows]
     print_table(f"{path}: {len(pool):,} architectures", list(rows[0]), shown)
-    click.echo(f"It took {number(pool.costs.sum())} {unit} and {number(pool.seconds.sum())} s of work.")
+    seconds, cpu = number(pool.seconds.sum()), number(pool.cpu_seconds.sum())
+    click.echo(f"It took {number(pool.costs.sum())} {unit}, {seconds} s of work and {cpu} s of CPU.")
     if pool.reasons:
         row, why = next(iter(pool.reasons.items()))
         click.echo(f"{len(pool.reasons):,} with a reason, such as {pool.texts[row]}: {why}")

@@ -29,7 +29,8 @@ class Row:
     metrics: Mapping[str, float] = field(default_factory=dict)
     reason: str | None = None
     cost: float = 0.0
-    seconds: float = 0.0
+    seconds: float = 0.0  # of the clock
+    cpu_seconds: float = 0.0
 
 
 @final

@@ -152,6 +152,7 @@ def rows_of(pool: Pool) -> list[Row]:
             pool.reasons.get(i),
             float(pool.costs[i]),
             float(pool.seconds[i]),
+            float(pool.cpu_seconds[i]),
         )
         for i, text in enumerate(pool.texts)
     ]
@@ -165,6 +166,7 @@ def _pool(made: Made, found: Sequence[Row], description: Mapping[str, Any]) -> P
         metrics,
         {i: row.reason for i, row in enumerate(found) if row.reason is not None},
         np.array([row.seconds for row in found], float),
+        np.array([row.cpu_seconds for row in found], float),
         np.array([row.cost for row in found], float),
         description,
     )
@@ -212,6 +214,7 @@ def unfolded(pool: Pool, problem: Problem) -> Pool:
         columns={n: column[taken] for n, column in pool.columns.items()},
         reasons={i: pool.reasons[r] for i, r in enumerate(taken.tolist()) if r in pool.reasons},
         seconds=pool.seconds[taken],
+        cpu_seconds=pool.cpu_seconds[taken],
         costs=pool.costs[taken],
         description={**pool.description, "fold": None, "unfolded": name},
     )

@@ -49,7 +49,7 @@ class Machine:
 
 def scored(made: Made, job: Job, machine: Machine) -> Row:
     """The row of one architecture. Nothing in it but seconds depends on what was scored before."""
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     architecture = made.problem.space.parse(job.text)
     refusal = made.problem.refusal(architecture)
     if refusal is not None:
@@ -58,8 +58,9 @@ def scored(made: Made, job: Job, machine: Machine) -> Row:
     context = Context(seed, device=machine.device, threads=machine.threads, known=job.known)
     result = checked(made.problem, made.evaluator.evaluate(made.problem, architecture, context))
     finite = {name: float(value) for name, value in result.metrics.items() if math.isfinite(value)}
-    seconds = time.perf_counter() - began
-    return Row(job.text, finite, result.infeasible or _lacking(result.missing), result.cost, seconds)
+    reason = result.infeasible or _lacking(result.missing)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
+    return Row(job.text, finite, reason, result.cost, seconds, cpu)
 
 
 def _lacking(missing: Mapping[str, str]) -> str | None:

@@ -25,7 +25,7 @@ def pool_of(texts, columns, **directions):
     metrics = {n: Metric(n, "", directions.get(n, "maximize")) for n in columns}
     zeros = np.zeros(len(texts))
     values = {n: np.asarray(column, float) for n, column in columns.items()}
-    return Pool(tuple(texts), values, metrics, {}, zeros, zeros)
+    return Pool(tuple(texts), values, metrics, {}, zeros, zeros, zeros)
 
 
 def written(pool, path):

@@ -21,7 +21,7 @@ def made(n=4):
     texts = tuple(f'word("ü {i}", b)' for i in range(n))
     description = {"identity": {"space": {"name": "words"}}}
     reasons = {1: "second is\nnan"}
-    return Pool(texts, columns, metrics, reasons, rng.random(n), np.ones(n), description)
+    return Pool(texts, columns, metrics, reasons, rng.random(n), rng.random(n), np.ones(n), description)
 
 
 @pytest.fixture
@@ -46,7 +46,9 @@ def test_what_is_read_is_what_was_written(file):
     assert (pool.texts, pool.metrics, pool.reasons) == (before.texts, before.metrics, before.reasons)
     assert pool.description == before.description
     np.testing.assert_equal(dict(pool.columns), dict(before.columns))
-    np.testing.assert_equal((pool.seconds, pool.costs), (before.seconds, before.costs))
+    np.testing.assert_equal(
+        (pool.seconds, pool.cpu_seconds, pool.costs), (before.seconds, before.cpu_seconds, before.costs)
+    )
 
 
 def test_the_same_pool_is_the_same_bytes(file, tmp_path):
@@ -61,7 +63,7 @@ def test_a_column_is_read_by_numpy_alone(file):
 def test_a_pool_without_rows_is_read(tmp_path):
     made(2).write(tmp_path / "p.npz")
     empty = Pool(
-        (), {"first": np.zeros(0)}, {"first": Metric("first", "", "maximize")}, {}, *[np.zeros(0)] * 2
+        (), {"first": np.zeros(0)}, {"first": Metric("first", "", "maximize")}, {}, *[np.zeros(0)] * 3
     )
     empty.write(tmp_path / "p.npz")
     assert len(Pool.read(tmp_path / "p.npz")) == 0
@@ -88,7 +90,7 @@ def test_an_unknown_metric_is_told_with_the_nearest(file):
         {"reasons": text({"4": "beyond"})},
         {"reasons": text([1])},
         {"description": text({"format": "other", "metrics": []})},
-        {"description": text({"format": "nasgram pool 1", "metrics": [{"name": "first"}]})},
+        {"description": text({"format": "nasgram pool 2", "metrics": [{"name": "first"}]})},
     ],
     ids=lambda arrays: "-".join(arrays),
 )

@@ -70,6 +70,12 @@ def test_several_workers_make_the_same_pool(log, output, tmp_path):
     assert_equal(score(scoring(log, refused="b", half="c", workers=2), tmp_path / "other.npz"), one)
 
 
+def test_waiting_takes_seconds_by_the_clock_alone(log, output):
+    pool = score(scoring(log, length=1, milliseconds=200), output)
+    assert (pool.cpu_seconds > 0).all()
+    assert pool.cpu_seconds.sum() < pool.seconds.sum() / 2
+
+
 def test_a_sample_is_distinct_and_a_larger_one_begins_with_it(log, output):
     small = score(scoring(log, sample=5), output)
     large = score(scoring(log, sample=12), output)
