@@ -39,7 +39,7 @@ class ComplexityEvaluator(Evaluator):
         return 0
 
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
-        return tuple(Metric(name, unit, "minimize") for name, unit in UNITS.items())
+        return tuple(Metric(name, unit, "minimize", resource=True) for name, unit in UNITS.items())
 
     def evaluate(self, problem: Problem, architecture: Architecture, context: Context) -> Evaluation:
         return Evaluation(problem.space.complexity(architecture).metrics(), cost=0.0)

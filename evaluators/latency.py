@@ -61,8 +61,8 @@ class Latency(Evaluator):
 
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         return (
-            Metric("latency_ms", "ms", "minimize"),
-            Metric("latency_ratio", "", "minimize"),
+            Metric("latency_ms", "ms", "minimize", resource=True),
+            Metric("latency_ratio", "", "minimize", resource=True),
         )
 
     def evaluate(self, problem: Problem, architecture: Architecture, context: Context) -> Evaluation:

@@ -75,7 +75,7 @@ class Table(Evaluator):
     def metrics(self, problem: Problem) -> tuple[Metric, ...]:
         accuracy, rank = Metric("accuracy", "%", "maximize"), Metric("rank", "1", "minimize")
         if "train_seconds" in self._columns:
-            return accuracy, rank, Metric("train_seconds", "s", "minimize")
+            return accuracy, rank, Metric("train_seconds", "s", "minimize", resource=True)
         return accuracy, rank
 
     def evaluate(self, problem: Problem, architecture: Architecture, context: Context) -> Evaluation:

@@ -32,7 +32,7 @@ from nas.options import (
     names,
     studies,
 )
-from nas.pool_commands import correlate, score
+from nas.pool_commands import correlate, join, score
 from nas.version import VERSION
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def _located(name: str) -> Path:
 
 
 cli.add_command(score)
+cli.add_command(join)
 cli.add_command(correlate)
 
 

@@ -148,7 +148,11 @@ def within(problem: Problem, trials: Sequence[Trial], budgets: Point) -> list[Tr
 
 def added_metrics(metrics: Mapping[str, Metric], budgets: Point) -> dict[str, Metric]:
     """The metrics of a study and those that a budget is on without being among them."""
-    added = {n: Metric(n, UNITS[n], "minimize") for n in budgets if n in UNITS and n not in metrics}
+    added = {
+        n: Metric(n, UNITS[n], "minimize", resource=True)
+        for n in budgets
+        if n in UNITS and n not in metrics
+    }
     return {**metrics, **added}
 
 

@@ -1,4 +1,4 @@
-"""The commands that make pools and report on them: `nas score` and `nas correlate`."""
+"""The commands that make pools and report on them: `nas score`, `nas join` and `nas correlate`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from nas.truth import Locate
 
 INTERRUPTED = 130
+OUTPUT = click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The pool's file, .npz."
+)
 
 
 @click.command(
@@ -43,9 +46,7 @@ Examples:
 @machine
 @WORKERS
 @SET
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The pool's file, .npz."
-)
+@OUTPUT
 @JSON
 @click.pass_context
 def score(
@@ -113,6 +114,28 @@ def _print_pool(pool: Pool, path: Path, *, as_json: bool) -> None:
     if pool.reasons:
         row, why = next(iter(pool.reasons.items()))
         click.echo(f"{len(pool.reasons):,} with a reason, such as {pool.texts[row]}: {why}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  nas join quick.npz slow.npz -o pool.npz
+"""
+)
+@click.argument("pools", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="POOL...")
+@OUTPUT
+@JSON
+def join(*, pools: tuple[Path, ...], output: Path, as_json: bool) -> None:
+    """Join pools of one space: all their architectures, and all their metrics.
+
+    A value that several have must be the same; seconds and costs are added up.
+    """
+    from nas.pool import Pool
+    from nas.pool_joining import join as joined
+
+    pool = joined({path: Pool.read(path) for path in pools})
+    pool.write(output)
+    _print_pool(pool, output, as_json=as_json)
 
 
 @click.command(

@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.architecture import Architecture
 from nas.configuration import parse_objective
@@ -17,11 +18,14 @@ from nas.problem import Problem
 from nas.ranking import Values, descending, log_rank_sum
 from nas.trial import History
 
+CELLS = 2**22  # of a matrix of scores at a time
+Rows = NDArray[np.intp]
+
 
 @dataclass(frozen=True)
 class Source:
     """A pool in a file, and its metrics that are used: as METRIC, or METRIC:DIRECTION where another
-    direction than its own is meant (params:max). None named: all but those of the study's objectives.
+    direction than its own is meant (params:max). None named: all but resources and the objectives.
     """
 
     pool: Path | None = None
@@ -71,11 +75,33 @@ class Candidates:
         `without` are texts to leave out.
         """
         for row in _lazily_descending(scores):
-            if self.texts[row] in without:
-                continue
-            architecture = problem.space.parse(self.texts[row])
-            if problem.refusal(architecture) is None:
-                yield row, architecture
+            if self.texts[row] not in without and self._keeps_limits(row, problem):
+                yield row, problem.space.parse(self.texts[row])
+
+    def tops(
+        self, columns: Values, weights: Values, problem: Problem, without: Container[str] = ()
+    ) -> Rows:
+        """For each of several mixes the row of its best within the limits: (mixes,), of equals the
+        first. Empty where no architecture is left.
+
+        A mix of columns (rows, metrics) by weights (mixes, metrics) is their product.
+        """
+        left = np.array([row for row, text in enumerate(self.texts) if text not in without], int)
+        known = _verdicts(self, problem)
+        left = left[[known.get(row, True) for row in left.tolist()]]
+        found = np.full(len(weights), -1)
+        while len(left) and (found < 0).any():
+            open_ = np.flatnonzero(found < 0)
+            found[open_] = left[_argmax(columns[left], weights[open_])]
+            refused = [r for r in np.unique(found).tolist() if not self._keeps_limits(r, problem)]
+            left, found = np.setdiff1d(left, refused), np.where(np.isin(found, refused), -1, found)
+        return found if len(left) else found[:0]
+
+    def _keeps_limits(self, row: int, problem: Problem) -> bool:
+        known = _verdicts(self, problem)
+        if row not in known:
+            known[row] = problem.refusal(problem.space.parse(self.texts[row])) is None
+        return known[row]
 
 
 def tried(history: History) -> set[str]:
@@ -90,15 +116,30 @@ def _lazily_descending(scores: Values) -> Iterator[int]:
     yield from (int(row) for row in descending(scores)[1:])
 
 
+def _argmax(columns: Values, weights: Values) -> Rows:
+    """The rows that are best by weights (mixes, metrics) of columns (rows, metrics): (mixes,)."""
+    count = max(1, CELLS // len(columns))
+    blocks = np.split(weights, range(count, len(weights), count))
+    return np.concatenate([np.argmax(columns @ block.T, axis=0) for block in blocks])
+
+
+@lru_cache(maxsize=8)
+def _verdicts(candidates: Candidates, problem: Problem) -> dict[int, bool]:
+    """By row, whether it keeps the limits: as far as that was asked before."""
+    return {}
+
+
 @lru_cache(maxsize=8)
 def _candidates(
     path: Path, stamp: object, metrics: Sequence[str], objectives: Sequence[str]
 ) -> Candidates:
     pool = Pool.read(path)
-    named = tuple(metrics) or tuple(name for name in pool.metrics if name not in objectives)
+    told = (m.name for m in pool.metrics.values() if not m.resource and m.name not in objectives)
+    named = tuple(metrics) or tuple(told)
     if not named:
         raise ConfigurationError(
-            f'"{path}" has no metric beside the objectives {", ".join(objectives)}.'
+            f'"{path}" has no metric that is neither an objective nor a resource; name what is to be '
+            f"taken, as METRIC:DIRECTION, of {', '.join(pool.metrics) or 'none'}."
         )
     parsed = [_parsed(pool, text) for text in named]
     values = pool.matrix([name for name, _ in parsed])

@@ -37,7 +37,7 @@ class Objective:
         return 1 if self.direction == "maximize" else -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Architectures of `space`, at the task's shapes, scored by `objectives` within `limits`.
 

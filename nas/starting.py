@@ -16,8 +16,9 @@ class Start:
     """What a searcher proposes first.
 
     `start` are texts, or names of the space's examples. They are followed by the `start_size` best of
-    `start_pool`, a file that `nas score` wrote, by the sum of log relative ranks of `start_metrics`
-    (each METRIC or METRIC:DIRECTION; by default all but the study's objectives), within the limits.
+    `start_pool`, a file that `nas score` wrote, within the limits, by the sum of log relative ranks of
+    `start_metrics`: each METRIC or METRIC:DIRECTION; by default all but resources and the study's
+    objectives.
     """
 
     start: tuple[str, ...] = ()

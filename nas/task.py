@@ -15,13 +15,18 @@ Direction = Literal["maximize", "minimize"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A named quantity: its unit, which way is better, and whether the computed function alone
-    determines it (`shared`: equal functions have equal values, as accuracy and loss do)."""
+    """A named quantity: its unit, and which way is better.
+
+    `shared`: the computed function alone determines it, so that equal functions have equal values, as
+    accuracy and loss do. `resource`: what the architecture takes and not how good it is, as parameters
+    and latency are.
+    """
 
     name: str
     unit: str
     direction: Direction
     shared: bool = False
+    resource: bool = False
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ class Ranking(Searcher):
     2. Propose the best that was not tried yet and keeps the limits; end where none is left.
 
     `pool` is a file that `nas score` wrote. `metrics` are names of its columns, each in its own
-    direction or in that of METRIC:DIRECTION (params:max); by default all but the study's objectives. A
-    missing value shares the worst rank. A trial notes its `rank` in the pool (equals
-    share one) and its `score`.
+    direction or in that of METRIC:DIRECTION (params:max); by default all but the study's objectives and
+    resources, such as params. A missing value shares the worst rank. A trial notes its `rank` in the
+    pool (equals share one) and its `score`.
 
     Reference: Lee and Ham, AZ-NAS, CVPR 2024 (the combination of ranks).
     """

@@ -13,12 +13,14 @@ from nas import registry
 from nas.architecture import Architecture
 from nas.errors import ConfigurationError
 from nas.evaluation import Context
-from nas.pool_source import Candidates, Source, tried
+from nas.pool_source import Candidates, Rows, Source, tried
 from nas.problem import Problem
 from nas.ranking import Transform, Values, normalised, precision_at
 from nas.searcher import Proposal, Searcher
 from nas.trial import History, Trial
-from nas.upper_confidence import suggest
+from nas.upper_confidence import bounds, proposed
+
+TINY = 1e-12  # a mix that does not vary
 
 
 @registry.searcher("robot")
@@ -31,8 +33,10 @@ class Robot(Searcher):
 
     1. Propose weights w of [-1, 1]^k, `budget` times in all: at first 1 or -1, by each metric's
        direction; then by the upper confidence bound of a Gaussian process over what earlier weights
-       came to. The value of w is the objective of the pool's best architecture by M(.; w): evaluated
-       where it is new, known where it is not.
+       came to. The value of w is the objective of the pool's best architecture by M(.; w), a(w):
+       evaluated where it is new, known where it is not. The process compares weights by the metrics'
+       ranks of their a(w), of which alone the value is; of weights with one a(w) those are taken whose
+       mix correlates most with the values so far.
     2. The weights of the best value, of equals the later, are kept: w~.
     3. Propose the best untried by M(.; w~), until `budget` distinct architectures were evaluated.
 
@@ -42,11 +46,12 @@ class Robot(Searcher):
     `precision`: of the evaluated architectures, the share of the better half by the mix, and by each
     metric alone, that is in the better half by the objective.
 
-    Deviations: ranks are the default transform (`minmax` is the paper's, which one outlier spoils). The
-    process has a fixed length scale, the first weights are not random, and the bound is maximized over
-    random points, half of them corners: see `nas.upper_confidence`. Where an architecture runs
-    elsewhere or exceeds a limit, the next best by the mix stands in. With `exploitation` none, step 3
-    is left out.
+    Deviations: ranks are the default transform (`minmax` is the paper's, which one outlier spoils); the
+    paper's process compares the weights themselves, which some twenty values say little of where there
+    are more than a few metrics. Its length scale is fixed, the first weights are not random, and the
+    bound is maximized over random weights, many with few metrics: see `nas.upper_confidence`. Where an
+    architecture runs elsewhere or exceeds a limit, the next best by the mix is a(w). With
+    `exploitation` none, step 3 is left out.
 
     Reference: He, Shu, Dai, Low, Robustifying and Boosting Training-Free Neural Architecture Search,
     ICLR 2024, and its code (the bound's 2.576 is that of the library there, recalled).
@@ -74,10 +79,10 @@ class Robot(Searcher):
         explored = list(_explored(history))
         known: list[dict[str, Any]] = []  # Any: JSON values
         while len(explored) < self.budget:
-            weights = self._suggested(mixes, explored, context)
-            architecture = mixes.best(weights, history)
-            if architecture is None:
+            suggested = self._suggested(mixes, explored, history, context)
+            if suggested is None:
                 return None
+            weights, architecture = suggested
             same = history.same(architecture)
             if same is None:
                 notes = {"phase": "exploration", "known": known}
@@ -86,12 +91,26 @@ class Robot(Searcher):
             known.append({"weights": weights.tolist(), "trial": same.number})
         return self._exploited(mixes, explored, history, known)
 
-    def _suggested(self, mixes: _Mixes, explored: Sequence[_Explored], context: Context) -> Values:
-        if not explored:
-            return np.array(mixes.candidates.signs, float)
-        rng = np.random.default_rng(context.stream("weights", len(explored)).getrandbits(64))
-        points = np.stack([e.weights for e in explored])
-        return suggest(points, _values(explored, mixes.problem), rng, self.kappa)
+    def _suggested(
+        self, mixes: _Mixes, explored: Sequence[_Explored], history: History, context: Context
+    ) -> tuple[Values, Architecture] | None:
+        """The next weights and their best architecture; None where all left run elsewhere."""
+        seen = {mixes.candidates.rows[str(e.trial.architecture)]: e for e in explored}
+        weights = np.array([mixes.candidates.signs], float)
+        if seen:
+            rng = np.random.default_rng(context.stream("weights", len(explored)).getrandbits(64))
+            weights = proposed(_best(explored, mixes.problem).weights, rng)
+        tops = mixes.tops(weights, history)
+        if len(tops) == 0:
+            return None
+        row = int(tops[0])
+        if seen:
+            rows, values = list(seen), _values(list(seen.values()), mixes.problem)
+            bound = bounds(mixes.ranks[rows], values, mixes.ranks[tops], self.kappa)
+            row = int(tops[np.argmax(bound)])
+            weights = weights[tops == row]
+            weights = weights[mixes.agreements(weights, rows, values).argmax()][None]
+        return weights[0], mixes.problem.space.parse(mixes.candidates.texts[row])
 
     def _exploited(
         self,
@@ -103,8 +122,7 @@ class Robot(Searcher):
         """The best untried architecture by the best weights."""
         if self.exploitation == "none":
             return None
-        values = np.array(_values(explored, mixes.problem))
-        weights = explored[int(np.flatnonzero(values == values.max())[-1])].weights
+        weights = _best(explored, mixes.problem).weights
         scores, notes = mixes.scores(weights), {"phase": "exploitation", "known": list(known)}
         for _, architecture in mixes.candidates.best(scores, mixes.problem, tried(history)):
             return Proposal(architecture, notes | mixes.notes(weights, history))
@@ -132,11 +150,25 @@ class _Mixes:
         scores: Values = _normalised(self.candidates, self.transform) @ weights
         return scores
 
-    def best(self, weights: Values, history: History) -> Architecture | None:
-        """The best by the mix that keeps the limits and does not run elsewhere."""
+    @property
+    def ranks(self) -> Values:
+        """The metrics' ranks in [0, 1]: (rows, metrics)."""
+        return _normalised(self.candidates, "rank")
+
+    def tops(self, weights: Values, history: History) -> Rows:
+        """For each of several weights (mixes, metrics) the row of the best that keeps the limits and
+        does not run elsewhere: (mixes,)."""
         running = {str(architecture) for architecture in history.running}
-        found = self.candidates.best(self.scores(weights), self.problem, running)
-        return next((architecture for _, architecture in found), None)
+        columns = _normalised(self.candidates, self.transform)
+        return self.candidates.tops(columns, weights, self.problem, running)
+
+    def agreements(self, weights: Values, rows: Sequence[int], values: Sequence[float]) -> Values:
+        """How each of several mixes correlates with the values of some rows: (mixes,)."""
+        scores = _normalised(self.candidates, self.transform)[rows] @ weights.T
+        away = scores - scores.mean(axis=0)
+        lengths = np.linalg.norm(away, axis=0)
+        found: Values = (np.array(values) - np.mean(values)) @ away / np.maximum(lengths, TINY)
+        return found
 
     def notes(self, weights: Values, history: History) -> dict[str, Any]:  # Any: JSON values
         names = self.candidates.names
@@ -168,6 +200,12 @@ def _explored(history: History) -> Iterator[_Explored]:
             yield _Explored(np.array(known["weights"]), history.number(known["trial"]))
         if trial.notes.get("phase") == "exploration":
             yield _Explored(np.array(list(trial.notes["weights"].values())), trial)
+
+
+def _best(explored: Sequence[_Explored], problem: Problem) -> _Explored:
+    """The one of the best value, of equals the later."""
+    values = np.array(_values(explored, problem))
+    return explored[int(np.flatnonzero(values == values.max())[-1])]
 
 
 def _values(explored: Sequence[_Explored], problem: Problem) -> list[float]:

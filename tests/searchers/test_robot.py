@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 import pytest
 from torch import Tensor
 
+from nas import registry
 from nas.architecture import Architecture
 from nas.errors import ConfigurationError, DataError, SearchSpaceError
 from nas.evaluation import Context, Evaluation, Evaluator
@@ -161,15 +163,21 @@ def test_every_trial_notes_its_weights_and_precision(studies):
 
 
 def test_of_equal_values_the_later_weights_are_kept(file):
-    trials = run(Robot(Source(file)), evaluator=Looked(np.ones(len(TEXTS))))
-    exploited = [t for t in trials if t.notes["phase"] == "exploitation"]
-    if exploited:
-        noted = exploited[0].notes["known"]
-    weights = [t.notes["weights"] for t in trials if t.notes["phase"] == "exploration"][-1]
-    if exploited and noted:
-        weights = dict(zip(TRUE, noted[-1]["weights"], strict=True))
-    assert all(t.notes["weights"] == weights for t in exploited)
-    assert exploited
+    few = Robot(Source(file, ("a", "b")))  # a dozen architectures are the best of any mix of two
+    trials = run(few, evaluator=Looked(np.ones(len(TEXTS))))
+    first = next(t for t in trials if t.notes["phase"] == "exploitation")
+    assert first.notes["known"]
+    later = dict(zip("ab", first.notes["known"][-1]["weights"], strict=True))
+    assert all(t.notes["weights"] == later for t in trials[first.number :])
+
+
+def test_more_metrics_than_evaluations_do_no_harm(tmp_path):
+    noise = dict(enumerate(np.random.default_rng(1).random((22, len(TEXTS)))))
+    columns = COLUMNS | {f"noise {i}": column for i, column in noise.items()}
+    source = Source(written(pool_of(TEXTS, columns), tmp_path / "p.npz"))
+    found, drawn = ([best(run(s, seed=seed)) for seed in range(20)] for s in (Robot(source), Random()))
+    regret, random_regret = (max(SCORES) - np.mean(x) for x in (found, drawn))
+    assert regret < 0.6 * random_regret
 
 
 def test_architectures_without_any_metric_are_left_out_and_a_missing_one_counts_0(tmp_path):
@@ -207,6 +215,18 @@ def test_the_objective_itself_is_no_metric_to_rank_by(tmp_path):
     assert Source(written(pool, tmp_path / "p.npz")).candidates(PROBLEM).names == tuple(TRUE)
 
 
+def test_what_an_architecture_takes_is_no_metric_unless_named(file):
+    pool = pool_of(TEXTS, COLUMNS)
+    taken = {"c": replace(pool.metrics["c"], resource=True)}
+    written(replace(pool, metrics=pool.metrics | taken), file)
+    assert Source(file).candidates(PROBLEM).names == ("a", "b")
+    assert Source(file, ("a", "c")).candidates(PROBLEM).names == ("a", "c")
+    every = {n: replace(m, resource=True) for n, m in pool.metrics.items()}
+    written(replace(pool, metrics=every), file)
+    with pytest.raises(ConfigurationError, match="METRIC:DIRECTION, of a, b, c"):
+        Source(file).candidates(PROBLEM)
+
+
 def test_a_pool_smaller_than_the_budget_is_used_up(tmp_path):
     rows = random.Random(0).sample(range(len(TEXTS)), 7)
     pool = pool_of([TEXTS[r] for r in rows], {n: c[rows] for n, c in COLUMNS.items()})
@@ -234,3 +254,22 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence(file, tmp_path):
     ):
         with pytest.raises(error, match=said):
             run(Robot(source), problem=problem)
+
+
+def test_the_best_of_a_mix_is_the_first_of_the_best_within_the_limits(file):
+    space = registry.make("space", "nasbench201")
+    texts = tuple(str(a) for a in islice(space.enumerate(), 0, None, 40))
+    columns = dict(
+        zip("abc", np.random.default_rng(0).integers(0, 9, (3, len(texts))) / 9, strict=True)
+    )
+    written(pool_of(texts, columns), file)
+    params = np.array([space.complexity(space.parse(text)).metrics()["params"] for text in texts])
+    limits = {"params": float(np.quantile(params, 0.4))}
+    problem = Problem(space, PROBLEM.objectives, limits=limits)
+    candidates = Source(file).candidates(problem)
+    weights = np.random.default_rng(1).uniform(-1, 1, (30, 3))
+    tops = candidates.tops(candidates.values, weights, problem, without=texts[:50])
+    scores = candidates.values @ weights.T
+    scores[(params > limits["params"]) | (np.arange(len(texts)) < 50)] = -np.inf
+    np.testing.assert_array_equal(tops, scores.argmax(axis=0))
+    assert len(candidates.tops(candidates.values, weights, problem, without=texts)) == 0
