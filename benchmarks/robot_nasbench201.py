@@ -12,8 +12,8 @@ FLOPs for all cells, and twelve proxies for 725 cells.
 Each data set is searched by its own validation accuracy after 12 epochs, and the published way by
 CIFAR-10's for all three. What is reported is the chosen cell's rank and regret by the objective and
 its test accuracy after 200 epochs, against a perfect optimizer of the same objective within the pool
-(the mean of those that are equal), random search, evolution, the best 20 by each metric alone, and by
-all together. Some minutes for 100 seeds.
+(the mean of those that are equal), random search, evolution, the best 20 by each metric alone, by
+parameters, and by all metrics together. Some minutes for 100 seeds.
 """
 
 from __future__ import annotations
@@ -141,12 +141,13 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Question:
-    """A pool and an objective (rows,)."""
+    """A pool, an objective (rows,) and the parameters of the network that was trained (rows,)."""
 
     data: str
     objective: str
     pool: Pool
     values: np.ndarray
+    params: np.ndarray
 
     @cached_property
     def ranks(self) -> np.ndarray:
@@ -185,7 +186,7 @@ class Question:
 
     def rankings(self) -> Iterator[Chosen]:
         """The best 20 of each metric, up and down, and of all ranks together."""
-        for name, column in self.pool.columns.items():
+        for name, column in {**self.pool.columns, "params": self.params}.items():
             for sign, said in ((1, "most"), (-1, "least")):
                 order = descending(np.where(np.isfinite(column), sign * column, -np.inf))
                 scores = np.where(np.isfinite(column), sign * column, np.nanmin(sign * column) - 1)
@@ -295,14 +296,14 @@ def main() -> None:
     parser.add_argument("pool", help="a pool's file, or: table, subset")
     parser.add_argument("--name", help="of the folder of results; default: the pool's")
     parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--metrics", nargs="*", help="of the pool; default: all")
+    parser.add_argument("--metrics", nargs="*", help="of the pool; default: all but resources")
     parser.add_argument("--folded", action="store_true", help="search the representatives alone")
     parser.add_argument("--results", type=Path, default=Path("results/benchmarks/robot_nasbench201"))
     given = parser.parse_args()
     began = time.monotonic()
     table = Table(located("nasbench201").parent)
     pool = read_pool(given.pool, table, folded=given.folded)
-    names = given.metrics or list(pool.columns)
+    names = given.metrics or [n for n, m in pool.metrics.items() if not m.resource]
     pool = replace(
         pool,
         columns={n: pool.column(n) for n in names},
@@ -314,7 +315,8 @@ def main() -> None:
         pool.write(file)
         for data, prefix in DATA.items():
             objective = f"{prefix}_val12"
-            question = Question(data, objective, pool, table.values(objective, pool.texts))
+            values, params = (table.values(c, pool.texts) for c in (objective, "c10_params_m"))
+            question = Question(data, objective, pool, values, params)
             found += question.answers(file, given.seeds)
     name = given.name or Path(given.pool).stem
     output = given.results / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nas.truth import Locate
 
 INTERRUPTED = 130
+NUM_REASONS = 8  # that are told, the most common first
 OUTPUT = click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The pool's file, .npz."
 )
@@ -107,13 +109,21 @@ def _print_pool(pool: Pool, path: Path, *, as_json: bool) -> None:
         click.echo(json.dumps(told | {"reasons": reasons, "description": pool.description}, indent=2))
         return
     unit = pool.description.get("cost_unit", "")
-    shown = [[v if isinstance(v, str) else number(v) for v in row.values()] for row in rows]
+    shown = [[_cell(value) for value in row.values()] for row in rows]
     print_table(f"{path}: {len(pool):,} architectures", list(rows[0]), shown)
     seconds, cpu = number(pool.seconds.sum()), number(pool.cpu_seconds.sum())
     click.echo(f"It took {number(pool.costs.sum())} {unit}, {seconds} s of work and {cpu} s of CPU.")
     if pool.reasons:
-        row, why = next(iter(pool.reasons.items()))
-        click.echo(f"{len(pool.reasons):,} with a reason, such as {pool.texts[row]}: {why}")
+        click.echo(f"{len(pool.reasons):,} lack something or all:")
+    clauses = [clause for why in pool.reasons.values() for clause in why.split("; ")]
+    for why, count in Counter(clauses).most_common(NUM_REASONS):
+        click.echo(f"{count:>6,}  {why}")
+
+
+def _cell(value: str | float | None) -> str:
+    from nas.terminal import number
+
+    return value if isinstance(value, str) else "–" if value is None else number(value)
 
 
 @click.command(

@@ -10,7 +10,8 @@ from nas.pool import Pool
 
 
 def summary(pool: Pool) -> list[dict[str, Any]]:  # Any: JSON values
-    """For each metric its unit and direction, how many values are missing, and how the others lie."""
+    """For each metric its unit and direction, how many values are missing, and how the others lie:
+    None where there are none."""
     rows = []
     for name, metric in pool.metrics.items():
         column = pool.columns[name]
@@ -22,7 +23,7 @@ def summary(pool: Pool) -> list[dict[str, Any]]:  # Any: JSON values
             "missing": len(column) - len(values),
             "values": len(np.unique(values)),
         }
-        lie = (np.min, np.median, np.max) if len(values) else ()
-        row |= dict(zip(("min", "median", "max"), (float(f(values)) for f in lie), strict=False))
+        for name_of, lie in (("min", np.min), ("median", np.median), ("max", np.max)):
+            row[name_of] = float(lie(values)) if len(values) else None
         rows.append(row)
     return rows

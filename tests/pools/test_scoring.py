@@ -303,3 +303,23 @@ def test_a_metric_that_does_not_apply_is_missing_with_its_reason(output):
     assert np.isnan(pool.column("naswot")).all()
     assert pool.reasons[0].startswith("naswot: ")
     assert "meco" in pool.reasons[0]
+
+
+def test_a_metric_that_no_architecture_has_is_printed_as_missing(nas_command):
+    kan = (
+        "score",
+        "--space",
+        "kan",
+        "--sample",
+        2,
+        "--task",
+        "function_fit",
+        "--evaluator",
+        "zero_cost",
+    )
+    proxies = ("--set", "proxies=l2_norm,naswot", "-o", "p.npz")
+    printed = nas_command(*kan, *proxies)
+    assert "naswot: no ReLU" in printed
+    (told,) = (m for m in nas_command.json(*kan, *proxies)["metrics"] if m["metric"] == "naswot")
+    assert (told["missing"], told["values"]) == (2, 0)
+    assert told["min"] is told["median"] is told["max"] is None
