@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -165,19 +166,17 @@ class Question:
             self.data, self.objective, method, seed, row, int(self.ranks[row]), regret, **more
         )
 
-    def robot(self, file: Path, transform: str, seed: int) -> Iterator[Chosen]:
-        """RoBoT's choice, and what it would have been without exploitation."""
+    def robot(self, file: Path, name: str, seed: int, **settings: Any) -> Chosen:
+        """RoBoT's choice."""
         scores = dict(zip(self.pool.texts, self.values.tolist(), strict=True))
-        trials = run(Robot(Source(file), BUDGET, transform), scores, seed)
+        searcher = Robot(Source(file), BUDGET, **settings)
+        trials = run(searcher, scores, seed)
         rows = [self.pool.rows[str(t.architecture)] for t in trials]
         explored = [r for r, t in zip(rows, trials, strict=True) if t.notes["phase"] == "exploration"]
         weights = np.array(list(trials[-1].notes["weights"].values()))
-        learned = normalised(self.matrix, transform) @ weights
+        learned = normalised(self.matrix, searcher.transform) @ weights
         precision = precision_at(learned, self.values, BUDGET)
-        name = "RoBoT" if transform == "rank" else f"RoBoT, {transform}"
-        yield self.chosen(name, seed, rows, explored=len(explored), precision=precision)
-        if transform == "rank":
-            yield self.chosen("RoBoT, no exploitation", seed, explored, explored=len(explored))
+        return self.chosen(name, seed, rows, explored=len(explored), precision=precision)
 
     def evolution(self, scores: dict[str, float], seed: int) -> Chosen:
         trials = run(RegularizedEvolution(7, 3), scores, seed)
@@ -209,8 +208,10 @@ class Question:
             yield self.chosen("perfect optimizer", seed, [row])
         scores = dict(zip(self.pool.texts, self.values.tolist(), strict=True))
         for seed in range(seeds):
-            for transform in ("rank", "minmax", "log"):
-                yield from self.robot(file, transform, seed)
+            yield self.robot(file, "RoBoT", seed)
+            yield self.robot(file, "RoBoT, no exploitation", seed, exploration=1.0)
+            for transform in ("minmax", "log"):
+                yield self.robot(file, f"RoBoT, {transform}", seed, transform=transform)
             if len(self.pool) == len(registry_texts()):
                 yield self.evolution(scores, seed)
         yield from self.random()

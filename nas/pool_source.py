@@ -18,7 +18,7 @@ from nas.problem import Problem
 from nas.ranking import Values, descending, log_rank_sum
 from nas.trial import History
 
-CELLS = 2**22  # of a matrix of scores at a time
+CELLS = 2**17  # of a matrix of scores at a time: it stays in the cache
 Rows = NDArray[np.intp]
 
 
@@ -78,17 +78,14 @@ class Candidates:
             if self.texts[row] not in without and self._keeps_limits(row, problem):
                 yield row, problem.space.parse(self.texts[row])
 
-    def tops(
-        self, columns: Values, weights: Values, problem: Problem, without: Container[str] = ()
-    ) -> Rows:
+    def tops(self, columns: Values, weights: Values, problem: Problem) -> Rows:
         """For each of several mixes the row of its best within the limits: (mixes,), of equals the
-        first. Empty where no architecture is left.
+        first. Empty where no architecture is within them.
 
         A mix of columns (rows, metrics) by weights (mixes, metrics) is their product.
         """
-        left = np.array([row for row, text in enumerate(self.texts) if text not in without], int)
         known = _verdicts(self, problem)
-        left = left[[known.get(row, True) for row in left.tolist()]]
+        left = np.array([row for row in range(len(self.texts)) if known.get(row, True)], int)
         found = np.full(len(weights), -1)
         while len(left) and (found < 0).any():
             open_ = np.flatnonzero(found < 0)
@@ -98,6 +95,8 @@ class Candidates:
         return found if len(left) else found[:0]
 
     def _keeps_limits(self, row: int, problem: Problem) -> bool:
+        if not problem.limits:
+            return True
         known = _verdicts(self, problem)
         if row not in known:
             known[row] = problem.refusal(problem.space.parse(self.texts[row])) is None
@@ -118,9 +117,9 @@ def _lazily_descending(scores: Values) -> Iterator[int]:
 
 def _argmax(columns: Values, weights: Values) -> Rows:
     """The rows that are best by weights (mixes, metrics) of columns (rows, metrics): (mixes,)."""
-    count = max(1, CELLS // len(columns))
+    count, transposed = max(1, CELLS // len(columns)), np.ascontiguousarray(columns.T)
     blocks = np.split(weights, range(count, len(weights), count))
-    return np.concatenate([np.argmax(columns @ block.T, axis=0) for block in blocks])
+    return np.concatenate([np.argmax(block @ transposed, axis=1) for block in blocks])
 
 
 @lru_cache(maxsize=8)

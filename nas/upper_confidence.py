@@ -11,7 +11,7 @@ Points = NDArray[np.float64]
 NUM_DRAWN = 400  # of each kind
 MOST_NONZERO = 3
 NEAR = (0.1, 0.4)
-NOISE = 0.1  # variance, of values that have mean 0 and variance 1
+NOISE = 1.0  # variance, of values that have mean 0 and variance 1
 
 
 def proposed(best: Points, rng: np.random.Generator) -> Points:
@@ -35,9 +35,9 @@ def bounds(points: Points, values: Sequence[float], candidates: Points, kappa: f
     """Upper confidence bounds (candidates,): mean + kappa * deviation of a Gaussian process.
 
     Points (n, dimensions) of [0, 1]^dimensions have the values (n,); candidates are as the points.
-    Matern 5/2; the values are normalised, and noisy. The square of the length scale is dimensions / 3,
-    twice the mean square distance of two random points: a few points do not tell one. It takes some
-    milliseconds for tens of points.
+    Matern 5/2; the values are normalised, and as noisy as they vary. The square of the length scale is
+    dimensions / 3, twice the mean square distance of two random points: a few points do not tell one.
+    It takes some milliseconds for tens of points.
 
     Reference: Srinivas et al., Gaussian Process Optimization in the Bandit Setting, ICML 2010
     [recalled].

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 
 from nas import registry
-from nas.architecture import Architecture
 from nas.errors import ConfigurationError
 from nas.evaluation import Context
 from nas.pool_source import Candidates, Rows, Source, tried
@@ -31,27 +30,26 @@ class Robot(Searcher):
 
     With metrics M_i of a pool, each brought to [0, 1], and weights w: M(a; w) = sum_i w_i M_i(a).
 
-    1. Propose weights w of [-1, 1]^k, `budget` times in all: at first 1 or -1, by each metric's
-       direction; then by the upper confidence bound of a Gaussian process over what earlier weights
-       came to. The value of w is the objective of the pool's best architecture by M(.; w), a(w):
-       evaluated where it is new, known where it is not. The process compares weights by the metrics'
-       ranks of their a(w), of which alone the value is; of weights with one a(w) those are taken whose
-       mix correlates most with the values so far.
-    2. The weights of the best value, of equals the later, are kept: w~.
+    1. Propose weights w of [-1, 1]^k whose best architecture of the pool, a(w) by M(.; w), is new, and
+       evaluate it: at first 1 or -1, by each metric's direction; then by the upper confidence bound of
+       a Gaussian process that compares weights by the metrics' ranks of their a(w). Of weights with one
+       a(w) those are taken whose mix correlates most with the values so far.
+    2. Keep the weights of the best value, of equals the later: w~.
     3. Propose the best untried by M(.; w~), until `budget` distinct architectures were evaluated.
 
-    The budget counts distinct architectures; nothing is proposed beyond it. A missing metric counts 0,
-    an architecture without any is left out. Infeasible ones have the worst value so far. A trial notes
-    its `weights`, the `phase`, the weights before it whose architecture was `known`, and the
-    `precision`: of the evaluated architectures, the share of the better half by the mix, and by each
-    metric alone, that is in the better half by the objective.
+    Step 1 takes the share `exploration` of the budget, or less where no weights choose anything new. A
+    missing metric counts 0, an architecture without any is left out. Infeasible ones have the worst
+    value so far. A trial notes its `weights`, the `phase`, and the `precision`: of the evaluated
+    architectures, the share of the better half by the mix, and by each metric alone, that is in the
+    better half by the objective.
 
-    Deviations: ranks are the default transform (`minmax` is the paper's, which one outlier spoils); the
-    paper's process compares the weights themselves, which some twenty values say little of where there
-    are more than a few metrics. Its length scale is fixed, the first weights are not random, and the
-    bound is maximized over random weights, many with few metrics: see `nas.upper_confidence`. Where an
-    architecture runs elsewhere or exceeds a limit, the next best by the mix is a(w). With
-    `exploitation` none, step 3 is left out.
+    Deviations: ranks are the default transform (`minmax` is the paper's, which one outlier spoils). The
+    paper's process compares the weights themselves, of which some twenty values say little where there
+    are more than a few metrics; it proposes weights `budget` times, known architectures among them, so
+    that what they save is the share of step 3. The first weights there are random. The bound is
+    maximized over random weights, many of few metrics: see `nas.upper_confidence`. Where an
+    architecture exceeds a limit, the next best by the mix is a(w). With `exploration` 1 step 3 is left
+    out, unless no weights choose anything new.
 
     Reference: He, Shu, Dai, Low, Robustifying and Boosting Training-Free Neural Architecture Search,
     ICLR 2024, and its code (the bound's 2.576 is that of the library there, recalled).
@@ -59,15 +57,19 @@ class Robot(Searcher):
 
     source: Source = Source()
     budget: int = 20
+    exploration: float = 0.75
     transform: Transform = "rank"
     kappa: float = 2.576
-    exploitation: Literal["greedy", "none"] = "greedy"
 
     def __post_init__(self) -> None:
         if self.budget < 1 or self.kappa < 0:
             raise ConfigurationError(
                 f"budget {self.budget} and kappa {self.kappa} do not do; budget takes 1 or more, kappa "
                 "0 or more."
+            )
+        if not 0 < self.exploration <= 1:
+            raise ConfigurationError(
+                f"exploration is {self.exploration}; it takes a share of the budget above 0, up to 1."
             )
 
     def propose(self, problem: Problem, history: History, context: Context) -> Proposal | None:
@@ -77,55 +79,46 @@ class Robot(Searcher):
         if len(tried(history)) >= self.budget:
             return None
         explored = list(_explored(history))
-        known: list[dict[str, Any]] = []  # Any: JSON values
-        while len(explored) < self.budget:
-            suggested = self._suggested(mixes, explored, history, context)
-            if suggested is None:
-                return None
-            weights, architecture = suggested
-            same = history.same(architecture)
-            if same is None:
-                notes = {"phase": "exploration", "known": known}
-                return Proposal(architecture, notes | mixes.notes(weights, history))
-            explored.append(_Explored(weights, same))
-            known.append({"weights": weights.tolist(), "trial": same.number})
-        return self._exploited(mixes, explored, history, known)
+        if len(explored) < max(1, round(self.exploration * self.budget)):
+            proposal = self._explored(mixes, explored, history, context)
+            if proposal is not None:
+                return proposal
+        return self._exploited(mixes, explored, history)
 
-    def _suggested(
+    def _explored(
         self, mixes: _Mixes, explored: Sequence[_Explored], history: History, context: Context
-    ) -> tuple[Values, Architecture] | None:
-        """The next weights and their best architecture; None where all left run elsewhere."""
-        seen = {mixes.candidates.rows[str(e.trial.architecture)]: e for e in explored}
-        weights = np.array([mixes.candidates.signs], float)
-        if seen:
-            rng = np.random.default_rng(context.stream("weights", len(explored)).getrandbits(64))
-            weights = proposed(_best(explored, mixes.problem).weights, rng)
-        tops = mixes.tops(weights, history)
+    ) -> Proposal | None:
+        """The next weights with their best architecture; None where none choose a new one."""
+        candidates, best = mixes.candidates, np.array(mixes.candidates.signs, float)
+        weights, known = best[None], {candidates.rows[str(e.trial.architecture)]: e for e in explored}
+        if known or history.running:
+            rng = np.random.default_rng(context.stream("weights", context.number).getrandbits(64))
+            weights = proposed(_best(explored, mixes.problem).weights if known else best, rng)
+        tops = mixes.tops(weights)
+        old = [candidates.rows[text] for text in tried(history) if text in candidates.rows]
+        new = ~np.isin(tops, old)
+        weights, tops = weights[new], tops[new]
         if len(tops) == 0:
             return None
+        rows, values = list(known), _values(list(known.values()), mixes.problem)
         row = int(tops[0])
-        if seen:
-            rows, values = list(seen), _values(list(seen.values()), mixes.problem)
-            bound = bounds(mixes.ranks[rows], values, mixes.ranks[tops], self.kappa)
-            row = int(tops[np.argmax(bound)])
-            weights = weights[tops == row]
-            weights = weights[mixes.agreements(weights, rows, values).argmax()][None]
-        return weights[0], mixes.problem.space.parse(mixes.candidates.texts[row])
+        if known:
+            row = int(tops[np.argmax(bounds(mixes.ranks[rows], values, mixes.ranks[tops], self.kappa))])
+        weights = weights[tops == row]
+        chosen = weights[mixes.agreements(weights, rows, values).argmax()] if known else weights[0]
+        architecture = mixes.problem.space.parse(candidates.texts[row])
+        return Proposal(architecture, {"phase": "exploration"} | mixes.notes(chosen, history))
 
     def _exploited(
-        self,
-        mixes: _Mixes,
-        explored: Sequence[_Explored],
-        history: History,
-        known: Sequence[dict[str, Any]],  # Any: JSON values
+        self, mixes: _Mixes, explored: Sequence[_Explored], history: History
     ) -> Proposal | None:
         """The best untried architecture by the best weights."""
-        if self.exploitation == "none":
+        if not explored:
             return None
         weights = _best(explored, mixes.problem).weights
-        scores, notes = mixes.scores(weights), {"phase": "exploitation", "known": list(known)}
+        scores = mixes.scores(weights)
         for _, architecture in mixes.candidates.best(scores, mixes.problem, tried(history)):
-            return Proposal(architecture, notes | mixes.notes(weights, history))
+            return Proposal(architecture, {"phase": "exploitation"} | mixes.notes(weights, history))
         return None
 
 
@@ -155,12 +148,10 @@ class _Mixes:
         """The metrics' ranks in [0, 1]: (rows, metrics)."""
         return _normalised(self.candidates, "rank")
 
-    def tops(self, weights: Values, history: History) -> Rows:
-        """For each of several weights (mixes, metrics) the row of the best that keeps the limits and
-        does not run elsewhere: (mixes,)."""
-        running = {str(architecture) for architecture in history.running}
+    def tops(self, weights: Values) -> Rows:
+        """By each of several weights (mixes, metrics) the best row within the limits: (mixes,)."""
         columns = _normalised(self.candidates, self.transform)
-        return self.candidates.tops(columns, weights, self.problem, running)
+        return self.candidates.tops(columns, weights, self.problem)
 
     def agreements(self, weights: Values, rows: Sequence[int], values: Sequence[float]) -> Values:
         """How each of several mixes correlates with the values of some rows: (mixes,)."""
@@ -196,8 +187,6 @@ def _normalised(candidates: Candidates, transform: Transform) -> Values:
 def _explored(history: History) -> Iterator[_Explored]:
     """The weights so far, in their order, as the trials' notes have them."""
     for trial in sorted(history.trials, key=lambda t: t.number):
-        for known in trial.notes.get("known", ()):
-            yield _Explored(np.array(known["weights"]), history.number(known["trial"]))
         if trial.notes.get("phase") == "exploration":
             yield _Explored(np.array(list(trial.notes["weights"].values())), trial)
 

@@ -114,16 +114,16 @@ def test_its_regret_is_below_that_of_random_search(studies):
     assert regret < random_regret / 4
 
 
-def test_exploitation_pays_where_the_metrics_do_not_tell_all(file):
-    noises = np.random.default_rng(0).normal(0, 0.3, (8, len(SCORES)))
-    whole, alone = (
+def test_exploitation_pays_where_metrics_tell_much_and_not_all(file):
+    noises = np.random.default_rng(0).normal(0, 0.3, (16, len(SCORES)))
+    part, whole = (
         [
-            best(run(Robot(Source(file), exploitation=e), seed=s, evaluator=Looked(SCORES + noise)))
+            best(run(Robot(Source(file), exploration=e), seed=s, evaluator=Looked(SCORES + noise)))
             for s, noise in enumerate(noises)
         ]
-        for e in ("greedy", "none")
+        for e in (0.75, 1.0)
     )
-    assert np.mean(whole) > np.mean(alone)
+    assert np.mean(part) > np.mean(whole)
 
 
 def test_the_budget_counts_distinct_architectures_and_none_is_evaluated_twice(file):
@@ -132,14 +132,14 @@ def test_the_budget_counts_distinct_architectures_and_none_is_evaluated_twice(fi
     assert len(evaluator.asked) == len(set(evaluator.asked)) == len(trials) == 12
 
 
-def test_weights_are_proposed_as_often_as_the_budget_says(studies):
+def test_a_share_of_the_budget_explores_and_the_rest_exploits(studies):
     for trials in studies:
-        explored = sum(t.notes["phase"] == "exploration" for t in trials)
-        known = sum(len(t.notes["known"]) for t in trials)
-        assert explored + known == 20
-        assert [t.notes["phase"] for t in trials] == sorted(
-            (t.notes["phase"] for t in trials), key=("exploration", "exploitation").index
-        )
+        assert [t.notes["phase"] for t in trials] == ["exploration"] * 15 + ["exploitation"] * 5
+
+
+def test_where_no_weights_choose_anything_new_the_best_are_exploited(file):
+    trials = run(Robot(Source(file, ("a",)), exploration=1.0))  # the most or the least of one metric
+    assert [t.notes["phase"] for t in trials] == ["exploration"] * 2 + ["exploitation"] * 18
 
 
 def test_exploitation_goes_down_the_ranking_of_the_best_weights(studies):
@@ -163,12 +163,10 @@ def test_every_trial_notes_its_weights_and_precision(studies):
 
 
 def test_of_equal_values_the_later_weights_are_kept(file):
-    few = Robot(Source(file, ("a", "b")))  # a dozen architectures are the best of any mix of two
-    trials = run(few, evaluator=Looked(np.ones(len(TEXTS))))
-    first = next(t for t in trials if t.notes["phase"] == "exploitation")
-    assert first.notes["known"]
-    later = dict(zip("ab", first.notes["known"][-1]["weights"], strict=True))
-    assert all(t.notes["weights"] == later for t in trials[first.number :])
+    trials = run(Robot(Source(file)), evaluator=Looked(np.ones(len(TEXTS))))
+    later = trials[14].notes
+    assert later["phase"] == "exploration"
+    assert all(t.notes["weights"] == later["weights"] for t in trials[15:])
 
 
 def test_more_metrics_than_evaluations_do_no_harm(tmp_path):
@@ -239,7 +237,6 @@ def test_what_runs_elsewhere_is_not_proposed_again(file):
     history.running = [first.architecture]
     second = Robot(Source(file)).propose(PROBLEM, history, replace(context, number=1))
     assert second.architecture != first.architecture
-    assert second.notes["weights"] == first.notes["weights"]  # nothing is known of them yet
 
 
 def test_what_cannot_be_searched_is_refused_in_a_sentence(file, tmp_path):
@@ -268,8 +265,15 @@ def test_the_best_of_a_mix_is_the_first_of_the_best_within_the_limits(file):
     problem = Problem(space, PROBLEM.objectives, limits=limits)
     candidates = Source(file).candidates(problem)
     weights = np.random.default_rng(1).uniform(-1, 1, (30, 3))
-    tops = candidates.tops(candidates.values, weights, problem, without=texts[:50])
+    tops = candidates.tops(candidates.values, weights, problem)
     scores = candidates.values @ weights.T
-    scores[(params > limits["params"]) | (np.arange(len(texts)) < 50)] = -np.inf
+    scores[params > limits["params"]] = -np.inf
     np.testing.assert_array_equal(tops, scores.argmax(axis=0))
-    assert len(candidates.tops(candidates.values, weights, problem, without=texts)) == 0
+    none = Problem(space, PROBLEM.objectives, limits={"params": 0})
+    assert len(candidates.tops(candidates.values, weights, none)) == 0
+
+
+@pytest.mark.parametrize("settings", [{"budget": 0}, {"kappa": -1.0}, {"exploration": 0.0}], ids=str)
+def test_settings_that_cannot_be_are_refused(settings):
+    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+        Robot(Source(), **settings)
