@@ -13,7 +13,9 @@ Each data set is searched by its own validation accuracy after 12 epochs, and th
 CIFAR-10's for all three. What is reported is the chosen cell's rank and regret by the objective and
 its test accuracy after 200 epochs, against a perfect optimizer of the same objective within the pool
 (the mean of those that are equal), random search, evolution, the best 20 by each metric alone, by
-parameters, and by all metrics together. Some minutes for 100 seeds.
+parameters, and by all metrics together. Some minutes for 100 seeds. With --subsets N it is RoBoT's
+regret alone, over N random subsets of 3 to 10 of the pool's metrics and parameters: what to expect of a
+pool that nobody chose.
 """
 
 from __future__ import annotations
@@ -218,6 +220,39 @@ class Question:
         yield from self.rankings()
 
 
+def subsets(pool: Pool, table: Table, count: int, seeds: int) -> str:
+    """Mean regrets over the data sets, for random subsets of metrics; a row each, and over all."""
+    params = {"params": table.values("c10_params_m", pool.texts)}
+    columns = {**{n: c for n, c in pool.columns.items() if not pool.metrics[n].resource}, **params}
+    metrics = {**pool.metrics, "params": Metric("params", "", "maximize")}
+    rng, lines, regrets = np.random.default_rng(0), [], []
+    for _ in range(count):
+        size = int(rng.integers(3, min(10, len(columns)) + 1))
+        names = [str(name) for name in rng.choice(list(columns), size, replace=False)]
+        part = replace(
+            pool, columns={n: columns[n] for n in names}, metrics={n: metrics[n] for n in names}
+        )
+        found = []
+        with TemporaryDirectory() as folder:
+            part.write(Path(folder) / "pool.npz")
+            for data, prefix in DATA.items():
+                objective = f"{prefix}_val12"
+                values = table.values(objective, pool.texts)
+                question = Question(data, objective, part, values, params["params"])
+                for seed in range(seeds):
+                    robot = question.robot(Path(folder) / "pool.npz", "RoBoT", seed)
+                    drawn = rng.choice(len(pool), BUDGET, replace=False).tolist()
+                    found.append((robot.regret, question.chosen("random", seed, drawn).regret))
+        regrets.append(np.mean(found, axis=0))
+        lines.append(f"| {', '.join(names)} | {regrets[-1][0]:.2f} | {regrets[-1][1]:.2f} |")
+        print(lines[-1], flush=True)
+    for said, of in (("mean", np.mean), ("median", np.median)):
+        robot, random = of(regrets, axis=0)
+        lines.append(f"| {said} | {robot:.2f} | {random:.2f} |")
+    head = ["| metrics | RoBoT | random |", "|---|---|---|"]
+    return "\n".join([*head, *lines]) + "\n"
+
+
 def registry_texts() -> range:
     return range(int(registry.make("space", "nasbench201").size()))
 
@@ -298,12 +333,20 @@ def main() -> None:
     parser.add_argument("--name", help="of the folder of results; default: the pool's")
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--metrics", nargs="*", help="of the pool; default: all but resources")
+    parser.add_argument("--subsets", type=int, help="so many subsets of metrics in place of all")
     parser.add_argument("--folded", action="store_true", help="search the representatives alone")
     parser.add_argument("--results", type=Path, default=Path("results/benchmarks/robot_nasbench201"))
     given = parser.parse_args()
     began = time.monotonic()
     table = Table(located("nasbench201").parent)
     pool = read_pool(given.pool, table, folded=given.folded)
+    output = given.results / (given.name or Path(given.pool).stem)
+    output.mkdir(parents=True, exist_ok=True)
+    if given.subsets:
+        text = subsets(pool, table, given.subsets, given.seeds)
+        (output / "subsets.md").write_text(text, encoding="utf-8")
+        print(text)
+        return
     names = given.metrics or [n for n, m in pool.metrics.items() if not m.resource]
     pool = replace(
         pool,
@@ -319,10 +362,7 @@ def main() -> None:
             values, params = (table.values(c, pool.texts) for c in (objective, "c10_params_m"))
             question = Question(data, objective, pool, values, params)
             found += question.answers(file, given.seeds)
-    name = given.name or Path(given.pool).stem
-    output = given.results / name
-    output.mkdir(parents=True, exist_ok=True)
-    text = report(name, pool, found, table, time.monotonic() - began)
+    text = report(output.name, pool, found, table, time.monotonic() - began)
     (output / "report.md").write_text(text, encoding="utf-8")
     with (output / "runs.csv").open("w", newline="", encoding="utf-8") as csv_file:
         writer = csv.DictWriter(csv_file, [*vars(found[0]), "architecture"])
