@@ -18,6 +18,7 @@ from nas.truth import Locate, column, space_of
 
 BESIDE = ("params", "macs")  # what a proxy has to beat
 PANELS_A_ROW = 4
+NUM_TICKS = 5  # at most: whole numbers of parameters are long
 COLUMNS = ("metric", "direction", "n", "missing", "Spearman", "Kendall", "given params")
 
 
@@ -71,7 +72,10 @@ class Report:
             panel.set_title(
                 f"{correlation.metric}: Spearman {correlation.spearman.value:.3f}", fontsize=9
             )
-            panel.set_xscale(_scale(x[np.isfinite(x)]))
+            scale = _scale(x[np.isfinite(x)])
+            panel.set_xscale(scale)
+            if scale == "linear":
+                panel.locator_params(axis="x", nbins=NUM_TICKS)
         for panel in panels[len(self.found) :]:
             panel.set_visible(False)
         figure.supylabel(self.truth_name)
