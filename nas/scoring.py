@@ -177,6 +177,7 @@ def _identity(made: Made, scoring: Scoring) -> dict[str, Any]:  # Any: JSON valu
     tables = made.configuration.tables()
     return {
         **{key: table for key, table in tables.items() if key not in NO_PART},
+        **({} if made.problem.task is None else {"data": made.problem.task.digest}),
         "device": scoring.machine.device,
         "versions": {"nasgram": VERSION, "torch": str(torch.__version__), "numpy": np.__version__},
     }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from torch import Tensor
 
 from nas.space import Signature
 
+DIGITS = 16  # of a digest
 Direction = Literal["maximize", "minimize"]
 
 
@@ -82,3 +85,13 @@ class Task:
     scaling: Scaling
     known_good: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells the data from others of the same name, of the training and validation splits."""
+        found = hashlib.sha256()
+        for part in (self.train, self.valid):
+            for tensor in (part.inputs, part.targets):
+                found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+                found.update(tensor.contiguous().cpu().numpy().tobytes())
+        return found.hexdigest()[:DIGITS]

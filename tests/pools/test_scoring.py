@@ -179,6 +179,21 @@ def test_a_pool_of_another_setup_is_not_overwritten(log, output):
     assert output.read_bytes() == before
 
 
+def test_other_data_in_the_same_file_are_another_setup(tmp_path):
+    x, y = np.random.default_rng(0).random((60, 3)), np.arange(60) % 2
+    search = SearchConfiguration(
+        PartConfiguration("kan"), PartConfiguration("random"), (PartConfiguration("complexity"),),
+        task=PartConfiguration("arrays", {"path": str(tmp_path / "data.npz")}),
+    )  # fmt: skip
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    first = score(Scoring(search, sample=2), tmp_path / "pool.npz")
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    assert score(Scoring(search, sample=3), tmp_path / "pool.npz").texts[:2] == first.texts
+    np.savez(tmp_path / "data.npz", x=x + 1e-3, y=y)
+    with pytest.raises(StorageError, match=r"another setup .*data"):
+        score(Scoring(search, sample=4), tmp_path / "pool.npz")
+
+
 def test_a_pool_is_not_made_smaller(log, output):
     score(scoring(log, sample=8), output)
     with pytest.raises(StorageError, match="not asked for"):
