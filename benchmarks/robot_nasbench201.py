@@ -53,6 +53,7 @@ DRAWN = 5000  # repeats of random search
 DATA = {"CIFAR-10": "c10", "CIFAR-100": "c100", "ImageNet16-120": "im16"}
 FAILED = -1e5  # at and below: published scores of networks that could not be scored
 COLUMNS = {"jacov_b256": "jacov", "zen_c10": "zen", "c10_params_m": "params", "c10_flops_m": "flops"}
+TRANSFORMS = ("rank", "minmax", "log")
 BETTER = Objective("score", "maximize")
 
 
@@ -240,17 +241,28 @@ def subsets(pool: Pool, table: Table, count: int, seeds: int) -> str:
                 values = table.values(objective, pool.texts)
                 question = Question(data, objective, part, values, params["params"])
                 for seed in range(seeds):
-                    robot = question.robot(Path(folder) / "pool.npz", "RoBoT", seed)
+                    runs = [
+                        question.robot(Path(folder) / "pool.npz", "RoBoT", seed, transform=transform)
+                        for transform in TRANSFORMS
+                    ]
                     drawn = rng.choice(len(pool), BUDGET, replace=False).tolist()
-                    found.append((robot.regret, question.chosen("random", seed, drawn).regret))
+                    runs.append(question.chosen("random", seed, drawn))
+                    found.append([run.regret for run in runs])
         regrets.append(np.mean(found, axis=0))
-        lines.append(f"| {', '.join(names)} | {regrets[-1][0]:.2f} | {regrets[-1][1]:.2f} |")
+        lines.append(row(", ".join(names), regrets[-1]))
         print(lines[-1], flush=True)
     for said, of in (("mean", np.mean), ("median", np.median)):
-        robot, random = of(regrets, axis=0)
-        lines.append(f"| {said} | {robot:.2f} | {random:.2f} |")
-    head = ["| metrics | RoBoT | random |", "|---|---|---|"]
+        lines.append(row(said, of(regrets, axis=0)))
+    head = [
+        f"Regrets of {BUDGET} evaluations in points, means over the data sets and {seeds} seeds.\n",
+        f"| metrics | {' | '.join(f'RoBoT, {t}' for t in TRANSFORMS)} | random |",
+        "|---|" + "---|" * (1 + len(TRANSFORMS)),
+    ]
     return "\n".join([*head, *lines]) + "\n"
+
+
+def row(name: str, values: np.ndarray) -> str:
+    return f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} |"
 
 
 def registry_texts() -> range:
