@@ -18,13 +18,13 @@ from nas.task import Metric
 @final
 @dataclass(frozen=True)
 class LinearRegions(Proxy):
-    """The number of distinct codes of all rectifiers over `batch_size` random inputs of the task's
-    shape, or of images of a `side` (0: the task's).
+    """The number of distinct codes of all rectifiers over `batch_size` random inputs.
 
-    Inputs with one code lie in one region, in which the network is linear. More is better; at most the
-    number of inputs. Misleads almost always on networks of usual width, where every input has a code of
-    its own and all architectures tie; few channels with many small inputs (`side`) tell them apart. It
-    needs ReLU modules.
+    They have the task's shape, or are images of a `side` (0: the task's). Inputs with one code lie in
+    one region, in which the network is linear. More is better; at most the number of inputs. Misleads
+    almost always on networks of usual width, where every input has a code of its own and all
+    architectures tie; few channels with many small inputs (`side`) tell them apart. It needs ReLU
+    modules.
 
     Reference: Chen et al., Neural Architecture Search on ImageNet in Four GPU Hours (TE-NAS), ICLR
     2021, Section 3.2.2 (there 3000 inputs of 1x3x3, and narrow networks).
