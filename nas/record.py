@@ -223,7 +223,8 @@ class Record:
                 continue
             holder = trial.user_attrs.get("lease")
             if holder is None or is_lost(holder):
-                self._close_one(number, trial, why)
+                # read again: what it told between the last look and its end counts
+                self._close_one(number, self.storage.get_trial(self._ids[number]), why)
                 closed = True
         return closed
 

@@ -20,6 +20,7 @@ import pytest
 import nas
 from nas.configuration import PartConfiguration, SearchConfiguration, StudyConfiguration
 from nas.errors import ConfigurationError, WorkerError
+from nas.evaluation import Context
 from nas.progress import Watched
 from nas.record import Record
 from nas.searcher import Proposal
@@ -27,6 +28,7 @@ from nas.searchers.random import Random
 from nas.searching import named, search
 from nas.storage import open_storage
 from nas.study import Budget, Observer, Study
+from nas.trial import Trial
 from nas.workers import crowding
 from tests.toys import Scored, problem
 
@@ -183,6 +185,24 @@ def test_stopped_by_hand_every_worker_closes_its_trial_and_resuming_retries_it(t
     assert set(closed) <= {"interrupted", "surplus"}
     search(replace(configuration, workers=1), results=tmp_path)
     check_whole(configuration.storage, 30)
+
+
+@pytest.mark.parametrize("storage", URLS)
+def test_what_was_told_after_the_last_look_at_a_worker_that_died_is_kept(
+    tmp_path, storage, monkeypatch
+):
+    url = URLS[storage].format(tmp_path, "s")
+    Study("s", problem(), Random(), Scored(), open_storage(url)).run(Budget(trials=1))
+    dying = read(url)
+    claim = dying.claim(Random().propose(problem(), dying.history, Context(number=1)), 1)
+    other = read(url)  # sees it at work
+    monkeypatch.setattr(dying, "_end", lambda trial_id, trial: None)
+    dying.tell(claim, Trial(1, claim.proposal.architecture, {"score": 1.0}), [])
+    monkeypatch.setattr("nas.record.is_lost", lambda lease: True)
+    assert other.close_lost("interrupted")
+    trial = recorded(url)[1]
+    assert (trial.state.name, trial.value) == ("COMPLETE", 1.0)
+    assert "closed" not in trial.user_attrs
 
 
 @pytest.mark.parametrize("storage", ["memory", "sqlite:///:memory:"])
