@@ -78,7 +78,7 @@ class Robot(Searcher):
         mixes = _Mixes(self.source.candidates(problem), self.transform, problem)
         if len(tried(history)) >= self.budget:
             return None
-        explored = list(_explored(history))
+        explored = list(_explored(history, mixes.candidates))
         if len(explored) < max(1, round(self.exploration * self.budget)):
             proposal = self._explored(mixes, explored, history, context)
             if proposal is not None:
@@ -184,11 +184,18 @@ def _normalised(candidates: Candidates, transform: Transform) -> Values:
     return normalised(candidates.values, transform)
 
 
-def _explored(history: History) -> Iterator[_Explored]:
+def _explored(history: History, candidates: Candidates) -> Iterator[_Explored]:
     """The weights so far, in their order, as the trials' notes have them."""
     for trial in sorted(history.trials, key=lambda t: t.number):
-        if trial.notes.get("phase") == "exploration":
-            yield _Explored(np.array(list(trial.notes["weights"].values())), trial)
+        if trial.notes.get("phase") != "exploration":
+            continue
+        weights = trial.notes["weights"]
+        if set(weights) != set(candidates.names) or str(trial.architecture) not in candidates.rows:
+            raise ConfigurationError(
+                f"this is not the pool that trial {trial.number} came from, as its metrics or "
+                "architectures are others; put that one back, or begin a study of another name."
+            )
+        yield _Explored(np.array([weights[name] for name in candidates.names]), trial)
 
 
 def _best(explored: Sequence[_Explored], problem: Problem) -> _Explored:

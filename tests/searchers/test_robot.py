@@ -277,3 +277,16 @@ def test_the_best_of_a_mix_is_the_first_of_the_best_within_the_limits(file):
 def test_settings_that_cannot_be_are_refused(settings):
     with pytest.raises(ConfigurationError, match=next(iter(settings))):
         Robot(Source(), **settings)
+
+
+@pytest.mark.parametrize("change", ["columns", "rows"])
+def test_a_pool_that_is_another_one_than_the_trials_came_from_is_refused(file, change):
+    trials = run(Robot(Source(file)), trials=3)
+    history = History()
+    for trial in trials:
+        history.add(trial)
+    rows = {"columns": range(len(TEXTS)), "rows": range(100)}[change]
+    columns = COLUMNS if change == "rows" else COLUMNS | {"d": COLUMNS["a"] ** 2}
+    written(pool_of([TEXTS[r] for r in rows], {n: c[list(rows)] for n, c in columns.items()}), file)
+    with pytest.raises(ConfigurationError, match="not the pool that trial 0 came from"):
+        Robot(Source(file)).propose(PROBLEM, history, Context(number=3))
