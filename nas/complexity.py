@@ -123,7 +123,7 @@ def extra_flops(kind: type[nn.Module]) -> Callable[[Counter], Counter]:
 def measure(
     module: nn.Module,
     shape: tuple[int, ...],
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Complexity:

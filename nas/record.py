@@ -31,6 +31,7 @@ from nas.problem import Problem
 from nas.searcher import Proposal
 from nas.space import SearchSpace
 from nas.trial import Failure, History, Trial
+from nas.undisturbed import undisturbed
 
 MOST_PARAMETERS = 64
 MOST_LOSSES = 3
@@ -116,6 +117,7 @@ class Record:
         self._architectures: dict[int, Architecture] = {}  # of open trials, by number
         self._with_parameters = _has_parameters(problem.space)
 
+    @undisturbed()
     def refresh(self) -> Counted:
         """Read what is new, put finished trials into the history, and count."""
         for number, trial in self._seen.items():
@@ -215,6 +217,7 @@ class Record:
             system_attributes=dict(trial.system_attrs),
         )
 
+    @undisturbed()
     def close_lost(self, why: str = "lost") -> bool:
         """Close the open trials whose workers are gone, so that they are retried; whether any were."""
         closed = False
@@ -242,6 +245,7 @@ class Record:
             else:
                 self.storage.set_trial_state_values(self._ids[number], TrialState.FAIL)
 
+    @undisturbed()
     def to_retry(self, limit: int | None = None) -> tuple[int, FrozenTrial] | None:
         """The first trial below a limit that was closed without a result and is not being retried."""
         counted = self.refresh()
@@ -259,6 +263,7 @@ class Record:
         assert place is not None
         return place
 
+    @undisturbed()
     def claim(self, proposal: Proposal, place: int) -> Claim | None:
         """Claim the place that a proposal was made for; None where another worker has it."""
         self._read_new()
@@ -266,10 +271,12 @@ class Record:
             return None
         return self._claim(proposal, {"place": place})
 
+    @undisturbed()
     def retry(self, proposal: Proposal, lost: int) -> Claim | None:
         """Claim the place of a lost trial, by its number; None where another worker has it."""
         return self._claim(proposal, self._retrying(lost))
 
+    @undisturbed()
     def open(self, place: int) -> Opened | None:
         """Open a trial for an inner search at a place; None where another worker has it."""
         self._read_new()
@@ -277,10 +284,12 @@ class Record:
             return None
         return self._create({"place": place})
 
+    @undisturbed()
     def reopen(self, lost: int) -> Opened | None:
         """Open a trial for the inner search of a lost one, by its number; None where another has it."""
         return self._create(self._retrying(lost))
 
+    @undisturbed()
     def name(self, opened: Opened, proposal: Proposal) -> Claim:
         """Give an open trial the architecture that its inner search found.
 
@@ -297,11 +306,13 @@ class Record:
             self.storage.set_trial_user_attr(opened.trial_id, key, value)
         return Claim(opened.trial_id, opened.place, proposal)
 
+    @undisturbed()
     def report_search(self, opened: Opened, step: int, row: Mapping[str, float]) -> None:
         """Add a row to the curve of an inner search; numbers that are not finite are left out."""
         finite = {name: value for name, value in row.items() if math.isfinite(value)}
         self.note(opened, f"{SEARCH}{step}", finite)
 
+    @undisturbed()
     def note(self, opened: Opened, key: str, value: Any) -> None:  # Any: a JSON value
         """Keep a value on an open trial."""
         self.storage.set_trial_user_attr(opened.trial_id, key, value)
@@ -354,10 +365,12 @@ class Record:
         """Renew the lease of a trial."""
         self.storage.set_trial_user_attr(held.trial_id, "lease", lease(self.run))
 
+    @undisturbed()
     def report(self, claim: Claim, step: int, value: float) -> None:
         """Add a point to the curve that Optuna's pruners and the dashboard see."""
         self.storage.set_trial_intermediate_value(claim.trial_id, step, value)
 
+    @undisturbed()
     def tell(self, claim: Claim, trial: Trial, curve: list[dict[str, float]]) -> bool:
         """Write what came of a claim and close it; False where it was lost to another worker."""
         result: dict[str, Any] = {  # Any: JSON values
@@ -381,6 +394,7 @@ class Record:
             self._mine.discard(claim.trial_id)
         return True
 
+    @undisturbed()
     def fail(self, opened: Opened, failure: Failure) -> bool:
         """Write why a search came to nothing, and close its trial; False where another has it."""
         result = {
@@ -407,6 +421,7 @@ class Record:
         state = TrialState.FAIL if trial.infeasible is not None else TrialState.PRUNED
         self.storage.set_trial_state_values(trial_id, state)
 
+    @undisturbed()
     def close(self, trial_id: int, why: str) -> None:
         """Close a trial without a result: "surplus", "lost", "interrupted" or "error: ..."."""
         with suppress(UpdateFinishedTrialError):  # another worker closed it first
@@ -414,6 +429,12 @@ class Record:
             self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
         self._mine.discard(trial_id)
 
+    def close_mine(self, why: str) -> None:
+        """Close the trials that this record still holds, so that they are retried."""
+        for trial_id in list(self._mine):
+            self.close(trial_id, why)
+
+    @undisturbed()
     def losses(self, number: int) -> int:
         """How many times the trial of that number and those it retried were lost with their worker.
 

@@ -168,8 +168,12 @@ class Study:
         record.refresh()
         run.checkpoints.remove_told({trial.number for trial in record.history})
         with renewed(run.renew, run.record.run):
-            while run.step():
-                pass
+            try:
+                while run.step():
+                    pass
+            except KeyboardInterrupt:
+                record.close_mine("interrupted")
+                raise
         return run.record.history.trials
 
 
@@ -338,13 +342,10 @@ class _Run:
 
     @contextmanager
     def _holding(self, held: Opened | Claim) -> Iterator[None]:
-        """Hold a trial while it is worked on; whatever interrupts that closes it, to be retried."""
+        """Hold a trial while it is worked on; an exception in that closes it, to be retried."""
         try:
             self.working = held
             yield
-        except KeyboardInterrupt:
-            self.record.close(held.trial_id, "interrupted")
-            raise
         except UpdateFinishedTrialError:  # the trial was lost to another worker
             self.record.close(held.trial_id, "lost")
         except Exception as error:

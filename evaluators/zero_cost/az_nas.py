@@ -63,14 +63,12 @@ class AzNas(Proxy):
 
     def values(self, subject: Subject, observed: Observed) -> tuple[float, ...]:
         (terms,) = observed[Terms(Graph(self.batch_size))]
-        entropies = terms.entropies
+        entropies, x = terms.entropies, subject.inputs
         return (
             sum(entropies),
             min(after - before for before, after in pairwise(entropies)),
             sum(terms.trainabilities) / len(terms.trainabilities),
-            float(
-                measure(subject.network, subject.signature.input, dtype=subject.signature.dtype).macs
-            ),
+            float(measure(subject.network, x.shape[1:], x.device, dtype=x.dtype).macs),
         )
 
 

@@ -82,7 +82,7 @@ class Subject:
             raise Inapplicable(f"inputs {shape} are no images, and have no side to set")
         if side:
             signature = replace(signature, input=(shape[0], side, side))
-        return signature.random(batch, generator).to(self.inputs.device)
+        return signature.random(batch, generator).to(self.inputs)
 
     @contextmanager
     def prepared(self, *, training: bool = True) -> Iterator[None]:

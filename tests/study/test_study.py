@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import itertools
 import math
+import signal
+from contextlib import suppress
 from dataclasses import replace
 
 import optuna
 import pytest
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from nas.errors import ConfigurationError, SearchSpaceError, StorageError
@@ -136,6 +140,51 @@ def test_stopped_within_an_evaluation_the_trial_is_retried(storage):
     recorded = optuna.load_study(study_name="s", storage=storage).trials
     closed = [t.user_attrs.get("closed") for t in recorded]
     assert closed == [None, None, "interrupted", None, None]
+
+
+def interrupting(storage, monkeypatch, at):
+    """Has the call of that number to the storage followed by a Ctrl-C; the number of calls so far."""
+    calls = []
+
+    def interrupted(method):
+        def call(*arguments, **named):
+            result = method(*arguments, **named)
+            calls.append(method.__name__)
+            if len(calls) == at + 1:
+                signal.raise_signal(signal.SIGINT)
+            return result
+
+        return call
+
+    for name in {n for n in dir(BaseStorage) if n.startswith(("create", "set", "get"))}:
+        monkeypatch.setattr(storage, name, interrupted(getattr(storage, name)))
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["memory", "journal"])
+def test_stopped_at_any_moment_of_recording_nothing_is_left_open_and_nothing_told_twice(
+    kind, tmp_path, monkeypatch
+):
+    whole = study(open_storage("memory")).run(Budget(trials=3))
+    for at in itertools.count():
+        storage = open_storage("memory" if kind == "memory" else f"journal:{tmp_path}/{at}.journal")
+        run = study(storage)
+        record = run.open()
+        with monkeypatch.context() as patch:
+            calls = interrupting(storage, patch, at)
+            with suppress(KeyboardInterrupt):
+                run.run(Budget(trials=3), record=record)
+        trials = optuna.load_study(study_name="s", storage=storage).trials
+        assert all(t.state.is_finished() for t in trials), calls[-1]
+        told = [t for t in trials if "evaluation" in t.user_attrs]
+        assert all(t.state == TrialState.COMPLETE and "closed" not in t.user_attrs for t in told), (
+            calls[-1]
+        )
+        again = study(storage).run(Budget(trials=3))
+        assert [str(t.architecture) for t in again] == [str(t.architecture) for t in whole]
+        if len(calls) <= at:  # it ended before
+            break
+    assert at > 3 * 5  # a trial is made, written to, told and read again
 
 
 def test_stopped_while_a_trial_is_told_it_is_told_by_the_next_run(storage, monkeypatch):
