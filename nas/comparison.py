@@ -24,6 +24,7 @@ import tomli_w
 
 from nas import comparison_scores
 from nas import configuration as config
+from nas.children import end_with_parent
 from nas.comparison_report import write_report
 from nas.configuration import Made, PartConfiguration, SearchConfiguration
 from nas.conversion import convert, plain
@@ -302,13 +303,16 @@ def _done(work: Callable[[Job], Result], left: Sequence[Job], jobs: int) -> Iter
         yield from map(work, left)
         return
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(jobs, spawn, end_with_parent) as pool:
         futures = [pool.submit(work, piece) for piece in left]
         try:
             for future in as_completed(futures):
                 yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        except BaseException:
+            for child in set(multiprocessing.active_children()) - others:
+                child.kill()
+            raise
 
 
 @dataclass

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
-import signal
-import threading
 import time
 import traceback
 from collections import Counter, deque
@@ -23,6 +20,7 @@ from typing import Any, final
 import torch
 
 from nas import configuration as config
+from nas.children import end_with_parent
 from nas.configuration import Made, SearchConfiguration
 from nas.errors import NasgramError, WorkerError
 from nas.evaluation import Context, checked
@@ -167,8 +165,7 @@ class _Crew:
 
 def _work(pipe: Connection, tables: Mapping[str, Any], machine: Machine) -> None:
     """A worker: score what is sent until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started it says what is to be done
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(machine.threads)
     try:
         made = config.make(SearchConfiguration.read(tables))
@@ -178,13 +175,6 @@ def _work(pipe: Connection, tables: Mapping[str, Any], machine: Machine) -> None
         return
     except Exception as error:
         pipe.send(_failure(error))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _failure(error: Exception) -> dict[str, str | None]:

@@ -42,6 +42,7 @@ WAIT_SECONDS = 0.2
 MOST_REUSED_IN_A_ROW = 1000
 CONFIGURATION = "nasgram"  # the study attribute that holds what exactly runs
 METRICS = "metrics"
+DATA = "data"  # and of which data its scores are
 
 Weights = Mapping[str, Tensor] | None
 
@@ -154,6 +155,20 @@ class Study:
         self.storage.set_study_user_attr(study_id, METRICS, units)
         self.storage.set_study_user_attr(study_id, CONFIGURATION, dict(self.configuration))
 
+    def _hold_to_data(self, study_id: int) -> None:
+        task = self.problem.task
+        if task is None:
+            return
+        known = self.storage.get_study_user_attrs(study_id).get(DATA)
+        if known is None:
+            self.storage.set_study_user_attr(study_id, DATA, task.digest)
+        elif known != task.digest:
+            raise StorageError(
+                f'the data of task "{task.name}" are others than those that study "{self.name}" began '
+                "with, and scores on them do not compare; put those back, or give this study another "
+                "name with --study."
+            )
+
     def run(
         self, budget: Budget, observer: Observer | None = None, record: Record | None = None
     ) -> list[Trial]:
@@ -161,9 +176,11 @@ class Study:
 
         Trials that were lost or interrupted are retried first, in their own places. An exception of
         the evaluator closes its trial and passes on; a later run retries it. `record` is the study's,
-        where it is open already. Other processes may run the same study at the same time.
+        where it is open already. Other processes may run the same study at the same time. StorageError
+        where the task's data are not those that the study began with.
         """
         record = record or self.open()
+        self._hold_to_data(record.study_id)
         run = _Run(self, record, budget, observer or Unobserved(), Curves(record, self.seed))
         record.refresh()
         run.checkpoints.remove_told({trial.number for trial in record.history})

@@ -19,7 +19,7 @@ from nas.searchers.random import Random
 from nas.searchers.regularized_evolution import RegularizedEvolution
 from nas.storage import open_storage
 from nas.study import Budget, Observer, Study
-from tests.toys import Scored, letters, problem
+from tests.toys import Hashed, Scored, blobs, letters, mixed, problem
 
 
 def study(storage, **fields):
@@ -58,6 +58,16 @@ def test_another_configuration_is_refused_and_nothing_lost(storage):
     with pytest.raises(StorageError, match="space 'letters', not 'kan'"):
         other.run(Budget(trials=5))
     assert len(study(storage).run(Budget(trials=3))) == 3
+
+
+def test_other_data_of_the_same_name_are_refused_and_nothing_lost(storage):
+    task = blobs()
+    given = Problem(mixed(), (Objective("score", "maximize"),), task)
+    study(storage, problem=given, evaluator=Hashed()).run(Budget(trials=3))
+    other = replace(task, valid=replace(task.valid, inputs=task.valid.inputs + 1))
+    with pytest.raises(StorageError, match=f'data of task "{task.name}" are others'):
+        study(storage, problem=replace(given, task=other), evaluator=Hashed()).run(Budget(trials=5))
+    assert len(study(storage, problem=given, evaluator=Hashed()).run(Budget(trials=3))) == 3
 
 
 def test_the_same_architecture_is_not_evaluated_twice(storage):
