@@ -13,10 +13,13 @@ from nas.complexity import UNITS
 from nas.correlation import RESAMPLES, Correlation, Values, correlations
 from nas.errors import ConfigurationError
 from nas.pool import Pool
+from nas.pool_source import directed
+from nas.ranking import log_rank_sum
 from nas.statistics import Estimate
 from nas.truth import Locate, column, space_of
 
 BESIDE = ("params", "macs")  # what a proxy has to beat
+TOGETHER = "+"  # between the names of metrics whose ranks are taken together
 PANELS_A_ROW = 4
 NUM_TICKS = 5  # at most: whole numbers of parameters are long
 COLUMNS = ("metric", "direction", "n", "missing", "Spearman", "Kendall", "given params")
@@ -38,13 +41,18 @@ class Report:
         return [
             [
                 c.metric,
-                self.pool.metrics[c.metric].direction if c.metric in self.pool.metrics else "",
+                self._direction(c.metric),
                 str(c.n),
                 str(c.missing),
                 *(_said(e) for e in (c.spearman, c.kendall, c.partial)),
             ]
             for c in ordered
         ]
+
+    def _direction(self, name: str) -> str:
+        if TOGETHER in name:
+            return "maximize"
+        return self.pool.metrics[name].direction if name in self.pool.metrics else ""
 
     def tables(self) -> dict[str, Any]:  # Any: JSON values
         """For scripts; what is not defined is null."""
@@ -90,13 +98,29 @@ def correlate(
     metrics: Sequence[str] = (),
     resamples: int = RESAMPLES,
 ) -> Report:
-    """The metrics of a pool (none named: all) against FILE:COLUMN, parameters and MACs beside."""
+    """The metrics of a pool (none named: all) against FILE:COLUMN, parameters and MACs beside.
+
+    Several names joined by +, as METRIC or METRIC:DIRECTION, are one metric: their ranks together
+    (`nas.ranking.log_rank_sum`), as `ranking` goes by them.
+    """
     values = column(pool, truth, locate)
-    columns = {name: pool.column(name) for name in metrics or pool.columns}
+    columns = {name: _column(pool, name) for name in metrics or pool.columns}
     costs = _costs(pool)
     columns |= {name: costs[name] for name in BESIDE if name not in columns}
     found = correlations(columns, values, costs["params"], resamples=resamples)
     return Report(pool, truth, values, columns, found)
+
+
+def _column(pool: Pool, name: str) -> Values:
+    """A metric of the pool, or the ranks of several together; NaN where all are missing."""
+    if TOGETHER not in name:
+        return pool.column(name)
+    names, signs = zip(*(directed(pool, part) for part in name.split(TOGETHER)), strict=True)
+    columns = pool.matrix(names) * np.array(signs)
+    known = np.isfinite(columns).any(axis=1)
+    found = np.full(len(columns), np.nan)
+    found[known] = log_rank_sum(columns[known])
+    return found
 
 
 def _costs(pool: Pool) -> dict[str, Values]:

@@ -153,6 +153,7 @@ def join(*, pools: tuple[Path, ...], output: Path, as_json: bool) -> None:
 Examples:
   nas correlate pool.npz --truth nasbench201:c10_test200
   nas correlate pool.npz --truth trained.npz:accuracy --metric params --plot pool.png
+  nas correlate pool.npz --truth trained.npz:accuracy --metric synflow+naswot --metric meco
 """
 )
 @click.argument("pool", type=click.Path(path_type=Path), metavar="POOL")
@@ -163,7 +164,14 @@ Examples:
     help="A metric of another pool, or a column of a table (npz) that names architectures; DATA:COLUMN "
     "for a data set that `nas data` finds.",
 )
-@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Repeated. Default: all.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Repeated. Default: all. NAME+NAME is one metric: the ranks of several together, each in its "
+    "direction or in that of NAME:DIRECTION.",
+)
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(1))
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help='Extra "plot".')
 @JSON

@@ -140,7 +140,7 @@ def _candidates(
             f'"{path}" has no metric that is neither an objective nor a resource; name what is to be '
             f"taken, as METRIC:DIRECTION, of {', '.join(pool.metrics) or 'none'}."
         )
-    parsed = [_parsed(pool, text) for text in named]
+    parsed = [directed(pool, text) for text in named]
     values = pool.matrix([name for name, _ in parsed])
     rows = np.flatnonzero(np.isfinite(values).any(axis=1))
     if len(rows) == 0:
@@ -153,8 +153,8 @@ def _candidates(
     )
 
 
-def _parsed(pool: Pool, text: str) -> tuple[str, int]:
-    """The name and sign of METRIC or METRIC:DIRECTION."""
+def directed(pool: Pool, text: str) -> tuple[str, int]:
+    """The name and sign (1: more is better) of METRIC or METRIC:DIRECTION; DataError without it."""
     name = text.partition(":")[0]
     pool.column(name)  # DataError where there is none
     return name, parse_objective(text if ":" in text else f"{name}:{pool.metrics[name].direction}").sign

@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 
 from nas.correlation import correlations
+from nas.correlation_report import correlate
 from nas.errors import ConfigurationError, DataError
 from nas.pool import Pool
 from nas.truth import column
@@ -160,6 +161,32 @@ def test_params_are_counted_where_the_pool_lacks_them(nas_command, tmp_path):
     asked = ("--truth", "p.npz:macs", "--metric", "flops")
     one, other = (nas_command.json("correlate", p, *asked)["metrics"] for p in ("p.npz", "q.npz"))
     assert one == other
+
+
+def test_ranks_of_several_metrics_are_one_metric(tmp_path):
+    given = pool_of(
+        [f"net({i})" for i in range(6)],
+        {
+            "up": [1, 2, 3, 4, 5, np.nan],
+            "down": [5, 4, 3, 2, np.nan, np.nan],  # ranks 2, 3, 4, 5, and 1 for what is missing
+            "params": [1, 1, 2, 2, 3, 3],
+            "macs": [1, 1, 2, 2, 3, 3],
+            "product": [1 * 2, 2 * 3, 3 * 4, 4 * 5, 5 * 1, 7],
+        },
+        down="minimize",
+    )
+    written(given, tmp_path / "p.npz")
+
+    def spearman(name):
+        report = correlate(given, f"{tmp_path}/p.npz:product", None, metrics=[name])
+        assert report.rows()[0][1] == "maximize"
+        assert (report.found[0].metric, report.found[0].n, report.found[0].missing) == (name, 5, 1)
+        return report.found[0].spearman.value
+
+    assert spearman("up+down") == pytest.approx(1)
+    assert spearman("up:min+down:max") == pytest.approx(-0.4)
+    with pytest.raises(DataError, match="sideways"):
+        spearman("up+sideways")
 
 
 def test_a_picture_has_a_panel_for_each_metric(nas_command, tmp_path):
