@@ -45,6 +45,11 @@ Examples:
     "equivalence that the space names.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the sample and of the evaluations.")
+@click.option(
+    "--seconds",
+    type=float,
+    help="Stop after so long; the pool holds what was scored, and the same command goes on.",
+)
 @machine
 @WORKERS
 @SET
@@ -95,6 +100,7 @@ def _scoring(loaded: tuple[Path, ...], given: dict[str, Any]) -> Scoring:  # Any
         given["fold"],
         Machine(given["device"] or "cpu", given["threads"] or 1),
         given["workers"] or 1,
+        given["seconds"],
     )
 
 
@@ -102,15 +108,16 @@ def _print_pool(pool: Pool, path: Path, *, as_json: bool) -> None:
     from nas.pool_summary import summary
     from nas.terminal import number, print_table
 
-    rows = summary(pool)
+    rows, asked = summary(pool), pool.description.get("asked", len(pool))
     if as_json:
-        told = {"pool": str(path), "architectures": len(pool), "metrics": rows}
+        told = {"pool": str(path), "architectures": len(pool), "asked": asked, "metrics": rows}
         reasons = {pool.texts[row]: why for row, why in pool.reasons.items()}
         click.echo(json.dumps(told | {"reasons": reasons, "description": pool.description}, indent=2))
         return
     unit = pool.description.get("cost_unit", "")
     shown = [[_cell(value) for value in row.values()] for row in rows]
-    print_table(f"{path}: {len(pool):,} architectures", list(rows[0]), shown)
+    of = f" of {asked:,}" if len(pool) < asked else ""
+    print_table(f"{path}: {len(pool):,}{of} architectures", list(rows[0]), shown)
     seconds, cpu = number(pool.seconds.sum()), number(pool.cpu_seconds.sum())
     click.echo(f"It took {number(pool.costs.sum())} {unit}, {seconds} s of work and {cpu} s of CPU.")
     if pool.reasons:

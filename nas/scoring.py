@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,8 @@ class Scoring:
 
     `sample` is how many distinct architectures are drawn (None: all of a finite space, in its order).
     With `fold`, an equivalence of the space by its name (`SearchSpace.classes`), only the first
-    architecture of each class is scored, and a sample is one of classes.
+    architecture of each class is scored, and a sample is one of classes. `seconds` of the clock after
+    which no more are begun (None: no limit).
     """
 
     search: SearchConfiguration
@@ -42,20 +44,25 @@ class Scoring:
     fold: str | None = None
     machine: Machine = Machine()
     workers: int = 1
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         sample = 1 if self.sample is None else self.sample
         for name, value in (("sample", sample), ("workers", self.workers)):
             if value < 1:
                 raise ConfigurationError(f"{name} is {value}; it takes a whole number from 1.")
+        if self.seconds is not None and self.seconds <= 0:
+            raise ConfigurationError(f"seconds are {self.seconds}; they must be above 0.")
 
 
 def score(scoring: Scoring, output: Path, *, watch: WatchOne = unwatched) -> Pool:
     """Score what a pool lacks and write it; one that was interrupted goes on where it stood.
 
     Each row is kept as soon as it is scored, in `output` with `.part` at its end. A pool of the same
-    setup in `output` is added to. StorageError where either is of another setup.
+    setup in `output` is added to. Where `seconds` ended it, the pool holds what is scored so far.
+    StorageError where either is of another setup.
     """
+    began = time.monotonic()
     made = config.make(scoring.search)
     torch_device(scoring.machine.device)
     texts = [str(architecture) for architecture in chosen(made.problem, scoring)]
@@ -64,8 +71,9 @@ def score(scoring: Scoring, output: Path, *, watch: WatchOne = unwatched) -> Poo
     part = output.with_name(f"{output.name}.part")
     with pool_rows.opened(part, identity) as kept, watch() as step:
         kept.done.update(known | kept.done)
-        _score(made, texts, scoring, kept, step)
-        pool = _pool(made, [kept.done[text] for text in texts], _description(made, scoring, identity))
+        _score(made, texts, scoring, began, kept, step)
+        description = {**_description(made, scoring, identity), "asked": len(texts)}
+        pool = _pool(made, [kept.done[text] for text in texts if text in kept.done], description)
         pool.write(output)
     if kept.done.keys() <= set(texts):  # a larger sample may have been interrupted
         pool_rows.remove(part)
@@ -93,19 +101,28 @@ def chosen(problem: Problem, scoring: Scoring) -> list[Architecture]:
     return list(found.values())
 
 
-def _score(made: Made, texts: Sequence[str], scoring: Scoring, kept: Rows, step: Step) -> None:
+def _score(
+    made: Made, texts: Sequence[str], scoring: Scoring, began: float, kept: Rows, step: Step
+) -> None:
     """Score the first of each function, then the others, which take shared metrics over."""
     metrics = made.evaluator.metrics(made.problem)
     shared = [metric.name for metric in metrics if metric.shared]
     first = _first_equals(made.problem, texts) if shared else {}
 
+    def is_over() -> bool:
+        return scoring.seconds is not None and time.monotonic() - began >= scoring.seconds
+
     def work(jobs: Sequence[Job]) -> None:
         for row in rows(made, jobs, scoring.machine, scoring.workers):
             kept.append(row)
             step(min(len(kept.done), len(texts)), len(texts), "architectures")
+            if is_over():
+                break
 
     step(len(kept.done), len(texts), "architectures")
     work([Job(text) for text in texts if text not in kept.done and text not in first])
+    if is_over():
+        return
     jobs = []
     for text in (text for text in texts if text in first and text not in kept.done):
         same = kept.done[first[text]]

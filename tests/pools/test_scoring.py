@@ -76,6 +76,18 @@ def test_waiting_takes_seconds_by_the_clock_alone(log, output):
     assert pool.cpu_seconds.sum() < pool.seconds.sum() / 2
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_stopped_by_the_clock_the_pool_is_what_was_scored_and_goes_on(log, output, tmp_path, workers):
+    asked = scoring(log, milliseconds=30, workers=workers)
+    begun = score(replace(asked, seconds=0.1), output)
+    assert 1 <= len(begun) < 27 == begun.description["asked"]
+    assert_equal(Pool.read(output), begun)
+    assert not list(output.parent.glob("*.part*"))
+    whole = score(replace(asked, workers=1), output)
+    assert len(whole) == 27
+    assert_equal(whole, score(scoring(log, milliseconds=30), tmp_path / "other.npz"))
+
+
 def test_a_sample_is_distinct_and_a_larger_one_begins_with_it(log, output):
     small = score(scoring(log, sample=5), output)
     large = score(scoring(log, sample=12), output)
