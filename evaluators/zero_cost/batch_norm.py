@@ -20,6 +20,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn.functional import batch_norm
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -55,15 +56,14 @@ class _Gradient(Function):
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         x, gamma, mean, inverse, gx, d = ctx.saved_tensors
         of_gy, a = _projected(u, x, gamma, mean, inverse)
-        places = [axis for axis in range(x.dim()) if axis != 1]
+        rows = (*x.shape[:2], -1)
         count = x.numel() // x.shape[1]
-        s = (u * gx).sum(places)
+        s = torch.linalg.vecdot(u.reshape(rows), gx.reshape(rows)).sum(0)
         slope = -s * inverse.square() / count  # of x: -s / (M sigma) x^ = slope (x - mean)
         shape = (1, -1, *[1] * (x.dim() - 2))
-        slope, shift, first, second = (
-            v.view(shape) for v in (slope, -slope * mean, -d * inverse / count, -a * inverse / count)
-        )
-        of_x = torch.addcmul(shift, x, slope).addcmul_(of_gy, first).addcmul_(gx, second)
+        first, second = (v.view(shape) for v in (-d * inverse / count, -a * inverse / count))
+        of_x = batch_norm(x, mean, torch.ones_like(mean), slope, training=False, eps=0.0)
+        of_x.addcmul_(of_gy, first).addcmul_(gx, second)
         return of_gy, of_x, None, None, None
 
 

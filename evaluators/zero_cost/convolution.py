@@ -3,10 +3,11 @@
 With y = s (x * w), s = 1 a scale, gx = s (gy *T w) and gw = x # gy (correlation), cotangents u of gx,
 v of gw and c of y give
 
-    of gy: s (u * w) + x * v        of x: gy *T v, and s (c *T w)        of s: u . gx + c . y.
+    of gy: s (u * w) + x * v        of x: gy *T v, and s (c *T w)        of s: (u * w) . gy + c . y.
 
 The last is w . (d/dw): two products of maps in the place of the two correlations that the gradient in w
-takes, which has none here. In the first derivative w has its gradient as ever.
+takes, which has none here; u . gx is the first too, but gx would have to be kept. In the first
+derivative w has its gradient as ever.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class _Gradient(Function):
         ctx.set_materialize_grads(False)
         found = window.backward(gy, x, w, wanted)
         gx, gw = (one if want else gy.new_empty(0) for one, want in zip(found, wanted, strict=True))
-        ctx.save_for_backward(gy, x, w, gx)
+        ctx.save_for_backward(gy, x, w)
         ctx.window = window
         return gx, gw
 
@@ -92,10 +93,11 @@ class _Gradient(Function):
     def backward(
         ctx: Any, u: Tensor | None, v: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, Tensor | None, None, None]:
-        gy, x, w, gx = ctx.saved_tensors
+        gy, x, w = ctx.saved_tensors
         window, of_gy, of_x, of_s = ctx.window, None, None, None
         if u is not None:
-            of_gy, of_s = window.forward(u, w), _dot(u, gx)
+            of_gy = window.forward(u, w)
+            of_s = _dot(of_gy, gy)
         if v is not None:
             of_gy = window.forward(x, v) if of_gy is None else of_gy.add_(window.forward(x, v))
             of_x = window.backward(gy, x, v, (True, False))[0] if ctx.needs_input_grad[1] else None
@@ -103,8 +105,12 @@ class _Gradient(Function):
 
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:
-    """The sum of the products of two maps, a scalar, summed in double precision."""
-    return (first * second).sum(dtype=torch.float64).to(first.dtype)
+    """The sum of the products of two maps, a scalar.
+
+    Rows are summed in their own precision: a whole map in double is dearer than the products.
+    """
+    rows: Tensor = torch.linalg.vecdot(first.flatten(2), second.flatten(2))
+    return rows.sum(dtype=torch.float64).to(first.dtype)
 
 
 def convolve(module: Any, scale: Tensor, x: Tensor) -> Tensor:  # Any: a convolution of any dimension

@@ -189,8 +189,9 @@ def test_the_tangent_kernel_is_that_of_jacobians():
 
 
 @pytest.mark.parametrize("affine", [True, False])
-def test_the_second_derivative_of_batch_norm_is_torchs(affine):
-    x = torch.randn(6, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4)], ids=["vectors", "sequences"])
+def test_the_second_derivative_of_batch_norm_is_torchs(affine, shape):
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     norm = nn.BatchNorm1d(3, affine=affine, eps=0.1).double()
     mix = torch.linspace(-1, 2, x.numel(), dtype=torch.float64).view_as(x).sin()
 
@@ -204,6 +205,20 @@ def test_the_second_derivative_of_batch_norm_is_torchs(affine):
             norm.weight.copy_(torch.tensor([0.5, -2.0, 3.0]))
     expected = second()
     with twice_differentiable(norm):
+        torch.testing.assert_close(second(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_second_derivative_of_relu_is_torchs():
+    x = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    relu = nn.ReLU()
+
+    def second() -> Tensor:
+        leaf = x.clone().requires_grad_()
+        (first,) = torch.autograd.grad(relu(leaf.sin()).square().sum(), leaf, create_graph=True)
+        return torch.autograd.grad((first * first.detach().roll(1)).sum(), leaf)[0]
+
+    expected = second()
+    with twice_differentiable(relu):
         torch.testing.assert_close(second(), expected, rtol=1e-9, atol=1e-9)
 
 
