@@ -30,7 +30,7 @@ class Estimate:
 
 def mean(values: Sequence[float]) -> Estimate:
     """The mean."""
-    return _estimate((values,), lambda x: float(np.mean(x)))
+    return _estimate((values,), np.mean)
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
@@ -49,16 +49,19 @@ def relative_improvement(
     Reference: Yang, Esperança, Carlucci, NAS Evaluation Is Frustratingly Hard, ICLR 2020.
     """
 
-    def improvement(x: np.ndarray, y: np.ndarray) -> float:
-        return float(sign * 100 * (np.mean(x) - np.mean(y)) / abs(np.mean(y)))
+    def improvement(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+        base = y.mean(axis)
+        found: np.ndarray = sign * 100 * (x.mean(axis) - base) / abs(base)
+        return found
 
     return _estimate((method, random), improvement)
 
 
-def _estimate(samples: tuple[Sequence[float], ...], statistic: Callable[..., float]) -> Estimate:
+def _estimate(samples: tuple[Sequence[float], ...], statistic: Callable[..., np.ndarray]) -> Estimate:
+    """The statistic, which takes the axis to reduce as `axis`, of the samples, with its interval."""
     arrays = tuple(np.asarray(s, dtype=float) for s in samples)
     n = min(len(a) for a in arrays)
-    value = statistic(*arrays) if n else float("nan")
+    value = float(statistic(*arrays)) if n else float("nan")
     if n < FEWEST_FOR_INTERVAL:
         return Estimate(value, float("nan"), float("nan"), n)
     result = bootstrap(
@@ -67,7 +70,7 @@ def _estimate(samples: tuple[Sequence[float], ...], statistic: Callable[..., flo
         n_resamples=RESAMPLES,
         confidence_level=LEVEL,
         method="percentile",
-        vectorized=False,
+        vectorized=True,
         rng=np.random.default_rng(0),
     )
     low, high = result.confidence_interval

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import os
+
+# The threads of two test processes would wait for each other. Read when numpy and torch are imported.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
 from pathlib import Path
 
 import pytest

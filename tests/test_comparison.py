@@ -35,8 +35,8 @@ tournament_size = 2
 """
 
 
-@pytest.fixture
-def table(tmp_path):
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
     """A table in the benchmark's format, its scores made up: the more convolutions, the better."""
     rng = np.random.default_rng(0)
     space = registry.make("space", "nasbench201")
@@ -44,7 +44,7 @@ def table(tmp_path):
     cells = [[names.index(op.rule) for op in a.children[0].children] for a in space.enumerate()]
     ops = np.array(cells, dtype=np.int8)
     score = 60 + 5 * (ops == 3).sum(1) + 2 * (ops == 2).sum(1) + rng.normal(0, 0.5, len(ops))
-    path = tmp_path / "made_up.npz"
+    path = tmp_path_factory.mktemp("table") / "made_up.npz"
     columns = {"c10_valid200": score, "c10_test200": score + rng.normal(0, 0.3, len(ops))}
     columns |= {"c10_train_seconds200": np.full(len(ops), 10.0)}
     np.savez(path, ops=ops, **columns)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
+import os
+import signal
 from dataclasses import replace
 
 import optuna
@@ -20,6 +19,7 @@ from nas.problem import Objective, Problem
 from nas.storage import open_storage
 from nas.study import Budget, Study
 from nas.trial import History
+from tests.processes import ended, started
 from tests.toys import Hashed, blobs, letters, mixed, problem
 
 SEARCHERS = (
@@ -33,29 +33,6 @@ SEARCHERS = (
 )
 QUICK = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "alpha_learning_rate": 0.1}
 OWN = {"perturbation_selection": {"tuning_epochs": 2, "together": "none"}}
-
-WORKER = textwrap.dedent(
-    """
-    import os, signal, sys
-    from pathlib import Path
-    from nas.checkpoint import FileCheckpoint
-    from tests.searchers.test_gradient_searchers import made
-    from nas.storage import open_storage
-    from nas.study import Budget
-
-    folder, name, saves = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    save, count = FileCheckpoint.save, [0]
-
-    def killing(self, state):
-        if count[0] == saves:
-            os.kill(os.getpid(), signal.SIGKILL)
-        count[0] += 1
-        save(self, state)
-
-    FileCheckpoint.save = killing
-    made(name, open_storage(f"journal:{folder}/s.journal"), folder).run(Budget(trials=1))
-    """
-)
 
 
 def toy(**limits):
@@ -78,12 +55,23 @@ def whole(study, storage):
 TUNED = (4, 5, 6, 7, 8, 9)  # saves of a perturbation: when it was begun, decided and tuned
 
 
-@pytest.mark.parametrize("saves", [0, 2])
-def test_killed_in_the_middle_and_resumed_the_search_is_identical_to_the_last_bit(saves, tmp_path):
+def work(folder, name, saves):
+    """Run a study in this process, which dies where so many checkpoints were saved."""
+    save, left = FileCheckpoint.save, [saves]
+
+    def killing(self, state):
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+        save(self, state)
+
+    FileCheckpoint.save = killing
+    made(name, open_storage(f"journal:{folder}/s.journal"), folder).run(Budget(trials=1))
+
+
+def test_killed_in_the_middle_and_resumed_the_search_is_identical_to_the_last_bit(tmp_path):
     name = "darts"
-    command = [sys.executable, "-c", WORKER, str(tmp_path), name, str(saves)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == -9, ended.stderr
+    ended(started(work, tmp_path, name, 2), -9)
     storage, memory = open_storage(f"journal:{tmp_path}/s.journal"), open_storage("memory")
     resumed = whole(made(name, storage, tmp_path), storage)
     assert resumed == whole(made(name, memory), memory)
@@ -91,7 +79,11 @@ def test_killed_in_the_middle_and_resumed_the_search_is_identical_to_the_last_bi
 
 @pytest.mark.parametrize(
     ("name", "saves"),
-    [*((name, 2) for name in SEARCHERS), *(("perturbation_selection", saves) for saves in TUNED)],
+    [
+        ("darts", 0),
+        *((name, 2) for name in SEARCHERS),
+        *(("perturbation_selection", saves) for saves in TUNED),
+    ],
 )
 def test_stopped_after_any_checkpoint_every_search_goes_on_to_the_identical_one(
     name, saves, tmp_path, monkeypatch

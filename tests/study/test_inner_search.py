@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 from dataclasses import dataclass
 
 import optuna
@@ -22,31 +19,20 @@ from nas.storage import open_storage
 from nas.study import Budget, Observer, Study
 from nas.trial import History
 from nas.variation import sample
+from tests.processes import ended, started
 from tests.study.inner import Adding
 from tests.toys import Scored, problem
 
-WORKER = textwrap.dedent(
-    """
-    import sys
-    from pathlib import Path
-    from nas.storage import open_storage
-    from nas.study import Budget, Study
-    from tests.study.inner import Adding
-    from tests.toys import Scored, problem
 
-    folder, trials, kill_before = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+def work(folder, trials, kill_before):
     searcher = Adding(kill_before=kill_before, kill_file=folder / "kill")
     storage = open_storage(f"journal:{folder}/s.journal")
     Study("s", problem(), searcher, Scored(), storage, folder=folder).run(Budget(trials=trials))
-    """
-)
 
 
 def killed(folder, trials, kill_before):
     """Run a worker that dies."""
-    command = [sys.executable, "-c", WORKER, str(folder), str(trials), str(kill_before)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == -9, ended.stderr
+    ended(started(work, folder, trials, kill_before), -9)
 
 
 @pytest.fixture(params=["memory", "journal", "sqlite"])

@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-import textwrap
 import threading
 from pathlib import Path
 
@@ -19,32 +18,13 @@ from nas.searcher import Proposal
 from nas.searchers.random import Random
 from nas.storage import open_storage
 from nas.study import Budget, Study
+from tests.processes import ended, started
 from tests.toys import Scored, problem
 
-WORKER = textwrap.dedent(
-    """
-    import sys
-    from pathlib import Path
-    from nas.searchers.random import Random
-    from nas.storage import open_storage
-    from nas.study import Budget, Study
-    from tests.toys import Scored, problem
 
-    url, trials, seconds, kill = sys.argv[1:]
-    evaluator = Scored(seconds=float(seconds), kill_file=Path(kill) if kill else None)
-    Study("s", problem(), Random(), evaluator, open_storage(url)).run(Budget(trials=int(trials)))
-    """
-)
-
-
-def worker(url, trials, seconds=0.0, kill=""):
-    command = [sys.executable, "-c", WORKER, url, str(trials), str(seconds), str(kill)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def ended(process, status=0):
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == status, errors
+def work(url, trials, seconds=0.0, kill_file=None):
+    evaluator = Scored(seconds=seconds, kill_file=kill_file)
+    Study("s", problem(), Random(), evaluator, open_storage(url)).run(Budget(trials=trials))
 
 
 def texts(trials):
@@ -61,7 +41,7 @@ def url(request, tmp_path):
 def test_killed_in_the_middle_of_a_trial_nothing_told_is_lost_and_the_study_resumes(url, tmp_path):
     kill = tmp_path / "kill"
     kill.write_text("4")
-    ended(worker(url, 8, kill=kill), -9)
+    ended(started(work, url, 8, 0.0, kill), -9)
     left = optuna.load_study(study_name="s", storage=open_storage(url)).trials
     assert [t.state for t in left] == [TrialState.COMPLETE] * 4 + [TrialState.RUNNING]
 
@@ -77,14 +57,14 @@ def test_what_kills_its_worker_three_times_is_infeasible(url, tmp_path):
     kill = tmp_path / "kill"
     for left in ("1", "0", "0"):
         kill.write_text(left)
-        ended(worker(url, 3, kill=kill), -9)
+        ended(started(work, url, 3, 0.0, kill), -9)
     trials = Study("s", problem(), Random(), Scored(), open_storage(url)).run(Budget(trials=3))
     assert trials[1].infeasible == "its worker died 3 times while evaluating it"
     assert len(trials) == 3
 
 
 def test_two_processes_on_one_study_make_exactly_the_trials_asked_for(url):
-    both = [worker(url, 30, seconds=0.01) for _ in range(2)]
+    both = [started(work, url, 30, 0.01) for _ in range(2)]
     for process in both:
         ended(process)
     trials = Study("s", problem(), Random(), Scored(), open_storage(url)).run(Budget(trials=30))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -30,10 +29,10 @@ from nas.storage import open_storage
 from nas.study import Budget, Observer, Study
 from nas.trial import Trial
 from nas.workers import crowding
+from tests.processes import READY, ended, started
 from tests.toys import Scored, problem
 
 PARTS = Path(__file__).resolve().parents[1] / "parts.py"
-SPAWN = multiprocessing.get_context("spawn")
 URLS = {"journal": "journal:{}/{}.journal", "sqlite": "sqlite:///{}/{}.db"}
 
 
@@ -126,13 +125,10 @@ def race(urls, barrier, trials):
 
 def raced(folder, storage, workers, repetitions, trials=25):
     urls = [URLS[storage].format(folder, n) for n in range(repetitions)]
-    barrier = SPAWN.Barrier(workers)
-    racers = [SPAWN.Process(target=race, args=(urls, barrier, trials)) for _ in range(workers)]
+    barrier = READY.Barrier(workers)
+    racers = [started(race, urls, barrier, trials) for _ in range(workers)]
     for racer in racers:
-        racer.start()
-    for racer in racers:
-        racer.join(500)
-        assert racer.exitcode == 0
+        ended(racer)
     for url in urls:
         check_whole(url, trials)
 
