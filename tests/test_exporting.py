@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import random
-import re
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
@@ -233,17 +231,3 @@ def test_nothing_of_the_exporters_is_left_changed(tmp_path: Path) -> None:
     with exporting._quiet():
         pass
     assert logging.getLogger("torch.onnx").level == before
-
-
-def test_the_page_on_reuse_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained("nasbench201", tmp_path)
-    page = Path(__file__).parents[1] / "docs" / "reuse.md"
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    names: dict[str, object] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, on loading an exported program
-        exec("\n".join(blocks), names)
-    sys.modules.pop("best")
-    assert (tmp_path / "best.svg").is_file()

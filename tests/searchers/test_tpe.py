@@ -25,11 +25,11 @@ def run(searcher, seed, problem=None, evaluator=None, trials=60):
 
 @pytest.mark.parametrize("multivariate", [True, False])
 def test_it_beats_random_search_at_equal_budget(multivariate):
-    """Ten seeds of 60 trials: the paired difference of the best is above 0 by 3 standard errors."""
+    """Six seeds of 60 trials: the paired difference of the best is above 0 by 3 standard errors."""
     differences = [
         max(t.metrics["matches"] for t in run(TPE(multivariate=multivariate), seed))
         - max(t.metrics["matches"] for t in run(Random(), seed))
-        for seed in SEEDS
+        for seed in SEEDS[:6]
     ]
     assert mean(differences) > 3 * stdev(differences) / len(differences) ** 0.5
     assert mean(differences) > 1
