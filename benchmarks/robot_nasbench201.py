@@ -13,9 +13,8 @@ Each data set is searched by its own validation accuracy after 12 epochs, and th
 CIFAR-10's for all three. What is reported is the chosen cell's rank and regret by the objective and
 its test accuracy after 200 epochs, against a perfect optimizer of the same objective within the pool
 (the mean of those that are equal), random search, evolution, the best 20 by each metric alone, by
-parameters, and by all metrics together. Some minutes for 100 seeds. With --subsets N it is RoBoT's
-regret alone, over N random subsets of 3 to 10 of the pool's metrics and parameters: what to expect of a
-pool that nobody chose.
+parameters, and by all metrics together. Some minutes for 100 seeds. `robot_subsets.py` asks what to
+expect of a pool that nobody chose.
 """
 
 from __future__ import annotations
@@ -221,50 +220,6 @@ class Question:
         yield from self.rankings()
 
 
-def subsets(pool: Pool, table: Table, count: int, seeds: int) -> str:
-    """Mean regrets over the data sets, for random subsets of metrics; a row each, and over all."""
-    params = {"params": table.values("c10_params_m", pool.texts)}
-    columns = {**{n: c for n, c in pool.columns.items() if not pool.metrics[n].resource}, **params}
-    metrics = {**pool.metrics, "params": Metric("params", "", "maximize")}
-    rng, lines, regrets = np.random.default_rng(0), [], []
-    for _ in range(count):
-        size = int(rng.integers(3, min(10, len(columns)) + 1))
-        names = [str(name) for name in rng.choice(list(columns), size, replace=False)]
-        part = replace(
-            pool, columns={n: columns[n] for n in names}, metrics={n: metrics[n] for n in names}
-        )
-        found = []
-        with TemporaryDirectory() as folder:
-            part.write(Path(folder) / "pool.npz")
-            for data, prefix in DATA.items():
-                objective = f"{prefix}_val12"
-                values = table.values(objective, pool.texts)
-                question = Question(data, objective, part, values, params["params"])
-                for seed in range(seeds):
-                    runs = [
-                        question.robot(Path(folder) / "pool.npz", "RoBoT", seed, transform=transform)
-                        for transform in TRANSFORMS
-                    ]
-                    drawn = rng.choice(len(pool), BUDGET, replace=False).tolist()
-                    runs.append(question.chosen("random", seed, drawn))
-                    found.append([run.regret for run in runs])
-        regrets.append(np.mean(found, axis=0))
-        lines.append(row(", ".join(names), regrets[-1]))
-        print(lines[-1], flush=True)
-    for said, of in (("mean", np.mean), ("median", np.median)):
-        lines.append(row(said, of(regrets, axis=0)))
-    head = [
-        f"Regrets of {BUDGET} evaluations in points, means over the data sets and {seeds} seeds.\n",
-        f"| metrics | {' | '.join(f'RoBoT, {t}' for t in TRANSFORMS)} | random |",
-        "|---|" + "---|" * (1 + len(TRANSFORMS)),
-    ]
-    return "\n".join([*head, *lines]) + "\n"
-
-
-def row(name: str, values: np.ndarray) -> str:
-    return f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} |"
-
-
 def registry_texts() -> range:
     return range(int(registry.make("space", "nasbench201").size()))
 
@@ -345,7 +300,6 @@ def main() -> None:
     parser.add_argument("--name", help="of the folder of results; default: the pool's")
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--metrics", nargs="*", help="of the pool; default: all but resources")
-    parser.add_argument("--subsets", type=int, help="so many subsets of metrics in place of all")
     parser.add_argument("--folded", action="store_true", help="search the representatives alone")
     parser.add_argument("--results", type=Path, default=Path("results/benchmarks/robot_nasbench201"))
     given = parser.parse_args()
@@ -354,11 +308,6 @@ def main() -> None:
     pool = read_pool(given.pool, table, folded=given.folded)
     output = given.results / (given.name or Path(given.pool).stem)
     output.mkdir(parents=True, exist_ok=True)
-    if given.subsets:
-        text = subsets(pool, table, given.subsets, given.seeds)
-        (output / "subsets.md").write_text(text, encoding="utf-8")
-        print(text)
-        return
     names = given.metrics or [n for n, m in pool.metrics.items() if not m.resource]
     pool = replace(
         pool,
