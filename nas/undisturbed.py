@@ -10,6 +10,8 @@ from types import FrameType
 
 Handler = Callable[[int, FrameType | None], object]
 
+_is_held = False  # by a block around this one
+
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
@@ -18,7 +20,8 @@ def undisturbed() -> Iterator[None]:
     Only where Python handles them, and only in the main thread, which alone is interrupted by them. A
     second Ctrl-C interrupts the block at once: what it waits for may never come.
     """
-    if threading.current_thread() is not threading.main_thread():
+    global _is_held
+    if _is_held or threading.current_thread() is not threading.main_thread():
         yield
         return
     held: list[tuple[int, FrameType | None]] = []
@@ -34,10 +37,12 @@ def undisturbed() -> Iterator[None]:
         if callable(handler):
             before[each] = handler
     try:
+        _is_held = True
         for number in before:
             signal.signal(number, hold)
         yield
     finally:
+        _is_held = False
         for number, handled in before.items():
             signal.signal(number, handled)
     for number, frame in held:
