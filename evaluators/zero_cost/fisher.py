@@ -30,8 +30,9 @@ class Fisher(Proxy):
 
     a are the outputs of convolutions (summed over the map) and of linear maps (summed over positions);
     a channel counts for each of its weights, hence the fan-in. More is better. In units of the loss
-    squared. Misleads on small initial losses: it was found to correlate negatively on noise. Weights of
-    other layers do not count; without convolutions and linear maps it does not apply.
+    squared. Misleads on small initial losses: it was found to correlate negatively on noise and
+    between shallow networks. Weights of other layers do not count; without convolutions and linear maps
+    it does not apply.
 
     Reference: Turner et al., BlockSwap, ICLR 2020, after Theis et al., Faster Gaze Prediction with
     Dense Networks and Fisher Pruning, 2018; summed over the network by Abdelfattah et al., ICLR 2021.

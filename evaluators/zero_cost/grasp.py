@@ -21,7 +21,8 @@ class Grasp(Proxy):
 
     More is better, by the sign of the zero-cost work, opposite to the pruning paper's. In units of the
     loss squared by weights squared. The dearest of those on the batch: it differentiates twice.
-    Misleads as single layers with large negative values rule the sum.
+    Misleads as single layers with large negative values rule the sum; between shallow networks it
+    ranked the wrong way round.
 
     Reference: Wang et al., Picking Winning Tickets Before Training by Preserving Gradient Flow, ICLR
     2020, Equation 8; summed over the network by Abdelfattah et al., ICLR 2021.

@@ -21,7 +21,7 @@ class Snip(Proxy):
     """Sum over all weights of |g w|, the gradient of the loss in a mask of ones.
 
     More is better. In units of the loss; grows with depth and width. Misleads like every sum over
-    layers: it favours deep networks, and tells little beyond size.
+    layers: it favours deep networks, tells little beyond size, and nothing between shallow networks.
 
     Reference: Lee et al., SNIP: Single-shot Network Pruning based on Connection Sensitivity, ICLR 2019;
     summed over the network by Abdelfattah et al., ICLR 2021.

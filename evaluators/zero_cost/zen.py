@@ -36,8 +36,9 @@ class Zen(Proxy):
     pool on a path to the output; the variances are those that batch norm divides by (unbiased, of x).
     The mean over `repeats`. More is better; a logarithm, it grows with depth. Published code reads
     running variances, which after few passes are mixed with their initial 1 by momentum; here they are
-    exact. Misleads where skip connections go round batch norm, and on anything but convolutional
-    networks: without batch norm or such a pool it does not apply.
+    exact. Misleads where skip connections go round batch norm, between deep networks (NAS-Bench-201
+    with five cells a stage; with one it ranks well), and on anything but convolutional networks:
+    without batch norm or such a pool it does not apply.
 
     Reference: Lin et al., Zen-NAS: A Zero-Shot NAS for High-Performance Image Recognition, ICCV 2021,
     Algorithm 1 (there 32 repeats).
