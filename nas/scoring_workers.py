@@ -106,9 +106,12 @@ class _Crew:
         while any(worker.job for worker in self.workers):
             busy = {id(worker.pipe): worker for worker in self.workers if worker.job}
             for pipe in wait([worker.pipe for worker in busy.values()]):
-                row = self._taken(busy[id(pipe)])
+                worker = busy[id(pipe)]
+                row = self._taken(worker)
                 if row is not None:
-                    yield row
+                    yield row  # kept, before more is begun: a kill loses what is at hand alone
+                if worker.job is None:
+                    self._hand(worker)
 
     def stop(self) -> None:
         """Leave no process behind."""
@@ -143,7 +146,7 @@ class _Crew:
         except (EOFError, OSError):
             return self._lost(worker)
         if isinstance(said, Row):
-            self._hand(worker)
+            worker.job = None
             return said
         raise _error(worker.job, said)
 

@@ -14,10 +14,13 @@ from nas.trial import History
 
 
 @registry.searcher("ranking")
+@registry.searcher("zero_cost")  # by what its pools usually hold
 @final
 @dataclass(frozen=True)
 class Ranking(Searcher):
     """The architectures of a pool from the best down, by one metric or by several ranks together.
+
+    `ranking` and `zero_cost` are two names of one searcher.
 
     1. Score the pool: the sum over `metrics` of log(rank / m), rank 1 the worst of m. With one metric
        that is its own order.

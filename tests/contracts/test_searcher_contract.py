@@ -22,7 +22,7 @@ from tests.toys import Hashed, Scored, blobs, letters, mixed, problem
 
 SEARCHERS = list(registry.parts("searcher"))
 SPACES = list(registry.parts("space"))
-DRAWLESS = ["ranking"]
+DRAWLESS = ["ranking", "zero_cost"]
 PATIENT = ["gp"]  # a proposal takes a tenth of a second: its long tests run with -m slow
 REPLAYING = ["robot"]  # what it noted is read again for each proposal
 LONG = [pytest.param(n, marks=pytest.mark.slow) if n in PATIENT else n for n in SEARCHERS]

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas import registry
+from nas import configuration, registry
 from nas.configuration import PartConfiguration, SearchConfiguration
 from nas.errors import ConfigurationError, NasgramError, StorageError, WorkerError
 from nas.pool import Pool
 from nas.problem import Objective, Problem
 from nas.scoring import Scoring, chosen, score, unfolded
+from nas.scoring_workers import Job, rows
 
 PARTS = Path(__file__).with_name("lettering.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -277,6 +278,20 @@ def test_killed_in_the_middle_and_run_again_it_is_the_identical_pool(log, output
     resumed = score(search, output)
     assert len(logged(log)) == 81 + begun - kept
     assert_equal(resumed, score(search, tmp_path / "whole.npz"))
+
+
+@pytest.mark.slow
+def test_a_worker_begins_nothing_new_before_its_row_is_taken(log):
+    asked = scoring(log, milliseconds=1)
+    given = configuration.make(asked.search)
+    jobs = [Job(str(architecture)) for architecture in chosen(given.problem, asked)]
+    coming = rows(given, jobs, asked.machine, 2)
+    next(coming)
+    while len(logged(log)) < 2:  # the other one has begun
+        time.sleep(0.01)
+    time.sleep(0.5)
+    assert len(logged(log)) == 2
+    assert len(list(coming)) == 26
 
 
 def test_the_command_prints_what_the_pool_holds(nas_command, tmp_path):
