@@ -74,6 +74,8 @@ def score(
         click.echo("\nStopped; nothing is lost. Go on with the same command.", err=True)
         sys.exit(INTERRUPTED)
     _print_pool(pool, output, as_json=as_json)
+    if len(pool) < pool.description["asked"]:
+        click.echo("Stopped by the clock; the same command goes on.", err=True)
 
 
 def _scoring(loaded: tuple[Path, ...], given: dict[str, Any]) -> Scoring:  # Any: options

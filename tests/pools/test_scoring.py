@@ -307,6 +307,16 @@ def test_the_command_prints_what_the_pool_holds(nas_command, tmp_path):
     )
 
 
+def test_the_command_says_that_the_clock_stopped_it(nas_command):
+    given = ("--space", "kan", "--sample", 20, "--evaluator", "complexity", "-o", "p.npz")
+    assert "p.npz: 1 of 20 architectures" in nas_command("score", *given, "--seconds", 1e-9)
+    assert "the same command goes on" in nas_command.err
+    assert nas_command.json("score", *given, "--seconds", 1e-9)["asked"] == 20
+    assert "p.npz: 20 architectures" in nas_command("score", *given)
+    assert "goes on" not in nas_command.err
+    assert "above 0" in nas_command.refused("score", *given, "--seconds", 0)
+
+
 def test_the_command_refuses_in_a_sentence(nas_command):
     assert "--evaluator" in nas_command.refused("score", "--space", "kan", "-o", "p.npz")
     assert "not a registered" in nas_command.refused(
