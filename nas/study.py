@@ -156,6 +156,7 @@ class Study:
         self.storage.set_study_user_attr(study_id, CONFIGURATION, dict(self.configuration))
 
     def _hold_to_data(self, study_id: int) -> None:
+        """Keep which data the scores are on; StorageError where these are others."""
         task = self.problem.task
         if task is None:
             return
